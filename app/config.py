@@ -1,0 +1,72 @@
+"""Every environment variable the service reads, typed, with its unit and default. Nobody else reads the environment."""
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+PACKAGED_CATALOG = Path(__file__).parent.parent / "catalog" / "base_models.yaml"
+
+
+class Settings(BaseSettings):
+    """Settings of the servers and workers: `TUNESMITH_<NAME>` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNESMITH_", extra="ignore")
+
+    # Where the state lives.
+    database_url: str = "postgresql+psycopg://tunesmith@localhost:5432/tunesmith"
+    redis_url: str = ""  # empty: no doorbell, workers find jobs by polling
+    storage_url: str = "file:///var/lib/tunesmith/objects"  # file:///folder or s3://bucket/prefix
+    s3_endpoint_url: str | None = None  # None: AWS itself
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = None  # None: boto3's own chain (instance role, profile)
+    s3_secret_access_key: SecretStr | None = None
+    catalog_path: Path = PACKAGED_CATALOG
+    models_dir: Path = Path("/var/lib/tunesmith/models")  # where `catalog pull` puts base models
+    scratch_dir: Path = Path("/var/lib/tunesmith/scratch")  # a worker's temporary files and prepared-dataset cache
+
+    # The API process.
+    host: str = "127.0.0.1"
+    port: int = 8000
+    database_pool_size: int = 8
+    max_body_bytes: int = MIB
+    max_file_bytes: int = 512 * MIB
+    log_level: str = "INFO"
+
+    # Leases and clocks, in seconds.
+    heartbeat_seconds: float = 5.0
+    lease_seconds: float = 30.0
+    sweep_seconds: float = 5.0
+    poll_seconds: float = 2.0
+    prepare_budget_seconds: float = 3600.0  # a validating job whose phase does not move for so long is taken back
+    step_budget_seconds: float = 1800.0  # a running job whose step does not move for so long is taken back
+    no_capacity_seconds: float = 24 * 3600.0  # a job no living worker can serve fails after so long
+    drain_seconds: float = 120.0  # how long a stopping worker may take to checkpoint and hand back
+    orphan_grace_seconds: float = 24 * 3600.0  # objects no row names are deleted after so long
+
+    # Training.
+    device: str = "auto"  # auto, cpu, cuda:0 …
+    dtype: str = "auto"  # auto: bfloat16 where the machine has it
+    engine_slots: int = Field(default=0, ge=0)  # jobs at once in one engine; 0: 8 on a GPU, 4 on a CPU
+    engine_threads: int = Field(default=0, ge=0)  # 0: one per physical core
+    prepare_slots: int = Field(default=2, ge=1)  # files prepared at once by one `worker cpu`
+    resume_interval_seconds: float = 60.0
+    warm_base: str = ""  # the catalogue id a GPU worker loads before its first job
+    results_base64: bool = False  # deliver result CSVs base64-encoded, as OpenAI's live endpoint has done
+
+
+class ClientSettings(BaseSettings):
+    """Settings of the user's commands, under the names OpenAI's own clients use."""
+
+    model_config = SettingsConfigDict(env_prefix="OPENAI_", extra="ignore")
+
+    base_url: str = "http://127.0.0.1:8000/v1"
+    api_key: SecretStr | None = None
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

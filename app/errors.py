@@ -1,0 +1,88 @@
+"""Errors a caller can see, as classes: the family gives the HTTP status, the class the code, the docstring the message.
+
+AppError
+├── BadRequest 400
+├── Unauthorized 401
+├── Forbidden 403
+├── NotFound 404
+├── MethodNotAllowed 405
+├── TooLarge 413
+├── TooManyRequests 429
+└── Unavailable 503
+
+Features subclass a family in their own `errors.py`. Nothing here knows of HTTP libraries: `app.http.errors` renders.
+"""
+
+from typing import ClassVar
+
+
+class AppError(Exception):
+    """The request could not be served."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+    param: str | None = None
+
+    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.param = param if param is not None else type(self).param
+        super().__init__(self.message)
+
+
+class BadRequest(AppError):
+    """The request is not valid."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class Unauthorized(AppError):
+    """Authentication is required."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(AppError):
+    """This key may not do that."""
+
+    status = 403
+    type = "invalid_request_error"
+
+
+class NotFound(AppError):
+    """There is no such object."""
+
+    status = 404
+    type = "invalid_request_error"
+
+
+class MethodNotAllowed(AppError):
+    """This method is not allowed on this path."""
+
+    status = 405
+    type = "invalid_request_error"
+
+
+class TooLarge(AppError):
+    """The body is larger than this server accepts."""
+
+    status = 413
+    type = "invalid_request_error"
+
+
+class TooManyRequests(AppError):
+    """Too many requests."""
+
+    status = 429
+    type = "invalid_request_error"
+    code = "rate_limit_exceeded"
+
+
+class Unavailable(AppError):
+    """The service cannot answer now; try again."""
+
+    status = 503
+    type = "service_unavailable_error"

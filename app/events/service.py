@@ -1,0 +1,75 @@
+"""Writing and reading a job's events."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from app import ids, pages
+from app.db import Session
+from app.events.tables import Event
+
+
+def append(
+    session: Session, job_id: str, message: str, *, level: str = "info", data: dict[str, Any] | None = None
+) -> None:
+    """Add a message event to the caller's transaction."""
+    session.add(Event(id=new_id(), job_id=job_id, level=level, type="message", message=message, data=data or {}))
+
+
+def append_metrics(session: Session, job_id: str, steps: Iterable[dict[str, Any]]) -> None:
+    """Add one metrics event a step. A step that was told before (by an earlier attempt) is passed over.
+
+    `steps` holds the wire's `data` objects: step, total_steps, train_loss, train_mean_token_accuracy, and the valid_*
+    and full_valid_* members on steps that were evaluated.
+    """
+    rows = [_metrics_row(job_id, data) for data in steps]
+    if rows:
+        target = insert(Event).values(rows)
+        session.execute(
+            target.on_conflict_do_nothing(index_elements=["job_id", "step"], index_where=sa.text("step IS NOT NULL"))
+        )
+
+
+def page(session: Session, job_id: str, *, limit: int, after_seq: int | None) -> pages.Page[Event]:
+    """A page of events, newest first."""
+    query = sa.select(Event).where(Event.job_id == job_id)
+    return pages.fetch(session, query, Event.seq, limit=limit, after_seq=after_seq)
+
+
+def find(session: Session, job_id: str, event_id: str) -> Event | None:
+    """The event of this job with this id, if there is one."""
+    return session.scalar(sa.select(Event).where(Event.job_id == job_id, Event.id == event_id))
+
+
+def metrics(session: Session, job_id: str) -> list[dict[str, Any]]:
+    """The data of every metrics event, in the order of steps: what the result CSV is made from."""
+    query = sa.select(Event.data).where(Event.job_id == job_id, Event.step.is_not(None)).order_by(Event.step)
+    return [data for data in session.scalars(query) if data is not None]
+
+
+def new_id() -> str:
+    return ids.new("ftevent-")
+
+
+def _metrics_row(job_id: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "job_id": job_id,
+        "level": "info",
+        "type": "metrics",
+        "message": step_message(data),
+        "data": data,
+        "step": data["step"],
+    }
+
+
+def step_message(data: dict[str, Any]) -> str:
+    """The line some clients parse: `Step 3/12: training loss=0.22, validation loss=0.31`."""
+    text = f"Step {data['step']}/{data['total_steps']}: training loss={data['train_loss']:.2f}"
+    if data.get("valid_loss") is not None:
+        text += f", validation loss={data['valid_loss']:.2f}"
+    if data.get("full_valid_loss") is not None:
+        text += f", full validation loss={data['full_valid_loss']:.2f}"
+    return text

@@ -1,0 +1,22 @@
+"""Public identifiers: a prefix that names the kind, then letters and digits from the system's randomness."""
+
+import secrets
+import string
+
+ALPHABET = string.ascii_letters + string.digits
+LOWER_ALPHABET = string.ascii_lowercase + string.digits
+
+
+def new(prefix: str, length: int = 24) -> str:
+    """`prefix` and `length` random letters and digits; 24 of them carry 142 bits."""
+    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def model_tail() -> str:
+    """The eight characters that end a tuned model's name."""
+    return "".join(secrets.choice(LOWER_ALPHABET) for _ in range(8))
+
+
+def request_id() -> str:
+    """`req_` and 32 hexadecimal digits, as OpenAI's replies carry."""
+    return "req_" + secrets.token_hex(16)

@@ -1,0 +1,38 @@
+"""Keyset pages: newest first by `seq`, from one row after a cursor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+
+from app.db import Session
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Page(Generic[Row]):
+    """Some rows, and whether more follow."""
+
+    rows: Sequence[Row]
+    has_more: bool
+
+
+def fetch(
+    session: Session,
+    query: sa.Select[tuple[Row]],
+    seq: sa.ColumnElement[int] | Any,
+    *,
+    limit: int,
+    after_seq: int | None,
+    ascending: bool = False,
+) -> Page[Row]:
+    """One page of `query` in the order of `seq`. One row too many is read to know whether more follow."""
+    if limit == 0:
+        return Page([], has_more=False)
+    if after_seq is not None:
+        query = query.where(seq > after_seq if ascending else seq < after_seq)
+    query = query.order_by(seq.asc() if ascending else seq.desc()).limit(limit + 1)
+    rows = session.scalars(query).all()
+    return Page(rows[:limit], has_more=len(rows) > limit)

@@ -1,0 +1,65 @@
+"""The Celery app, its queues, and the doorbell. No task bodies: the worker entries define what a ring does.
+
+A ring carries nothing: a worker that hears one looks into Postgres. Losing every ring costs one poll interval.
+"""
+
+import logging
+
+from celery import Celery
+
+from app.config import Settings
+
+CPU = "cpu"
+GPU = "gpu"
+RING = "tunesmith.ring"  # the one task
+
+log = logging.getLogger(__name__)
+
+
+def create_celery(settings: Settings) -> Celery:
+    """The Celery app with the settings that keep Redis out of the truth (docs/decisions/0003)."""
+    celery = Celery("tunesmith", broker=settings.redis_url or "memory://")
+    celery.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=bool(settings.redis_url),  # Celery has it for Redis only
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 1,
+            "socket_keepalive": True,
+            "health_check_interval": 15,
+            "global_keyprefix": "tunesmith:",
+            # Publishing is best effort and must not wait for a dead broker.
+            "max_retries": 0,
+        },
+        task_default_queue=CPU,
+        task_publish_retry=False,
+    )
+    return celery
+
+
+class Bell:
+    """Rings a queue, best effort: a failure is logged, never raised, and never waited for by a request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._celery = create_celery(settings) if settings.redis_url else None
+
+    def ring(self, queue: str) -> None:
+        """Tell the workers of `queue` to look. Blocks for a second at most; call it from a background thread."""
+        if self._celery is None:
+            return
+        try:
+            self._celery.send_task(RING, queue=queue, expires=60, ignore_result=True)
+        except Exception as error:  # noqa: BLE001 - whatever the broker's trouble is, polling covers a lost ring
+            log.warning("ring.lost", extra={"queue": queue, "reason": type(error).__name__})

@@ -1,0 +1,12 @@
+"""Imports every feature's tables, so that `Base.metadata` is whole."""
+
+from app import outbox
+from app.auth import tables as auth
+from app.db import Base
+from app.events import tables as events
+from app.files import tables as files
+from app.jobs import tables as jobs
+from app.models import tables as models
+from app.workers import tables as workers
+
+__all__ = ["Base", "auth", "events", "files", "jobs", "models", "outbox", "workers"]

@@ -1,0 +1,31 @@
+"""`tunesmith migrate`: bring a database to the newest schema."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+
+def upgrade(engine: sa.Engine, revision: str = "head") -> None:
+    """Apply every migration up to `revision`. Safe to run twice, and from two machines at once."""
+    with engine.begin() as connection:
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(engine: sa.Engine, revision: str) -> None:
+    """Take back every migration after `revision`."""
+    with engine.begin() as connection:
+        command.downgrade(_config(connection), revision)
+
+
+def drift(engine: sa.Engine) -> None:
+    """Raise if the tables in the code differ from the migrated schema."""
+    with engine.begin() as connection:
+        command.check(_config(connection))
+
+
+def _config(connection: sa.Connection) -> Config:
+    config = Config(Path(__file__).parent / "alembic.ini", stdout=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    config.attributes["connection"] = connection
+    return config
