@@ -54,7 +54,7 @@ def bound() -> sa.Engine | sa.Connection:
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """One phase of work: commits at the end of the block, rolls back if it raises, then runs what `after_commit` kept."""
+    """One phase of work: commits at the end, rolls back if the block raises, then runs what `after_commit` kept."""
     with _sessions() as session, session.begin():
         yield session
     for callback in session.info.pop("after_commit", []):
