@@ -1,5 +1,7 @@
 """Every environment variable the service reads, typed, with its unit and default. Nobody else reads the environment."""
 
+import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -55,6 +57,13 @@ class Settings(BaseSettings):
     resume_interval_seconds: float = 60.0
     warm_base: str = ""  # the catalogue id a GPU worker loads before its first job
     results_base64: bool = False  # deliver result CSVs base64-encoded, as OpenAI's live endpoint has done
+
+
+def environment(changes: Mapping[str, object]) -> dict[str, str]:
+    """This process's environment for a child, with some settings changed: field name of Settings → value."""
+    for name in changes:
+        assert name in Settings.model_fields, name
+    return dict(os.environ) | {f"TUNESMITH_{name.upper()}": str(value) for name, value in changes.items()}
 
 
 class ClientSettings(BaseSettings):

@@ -20,3 +20,8 @@ def model_tail() -> str:
 def request_id() -> str:
     """`req_` and 32 hexadecimal digits, as OpenAI's replies carry."""
     return "req_" + secrets.token_hex(16)
+
+
+def is_plain(text: str) -> bool:
+    """Whether `text` could be an identifier at all; NUL and its like must not reach the database."""
+    return text.isascii() and text.isprintable()

@@ -21,7 +21,7 @@ class Page(Generic[Row]):
 
 def fetch(
     session: Session,
-    query: sa.Select[tuple[Row]],
+    query: sa.Select[Row],
     seq: sa.ColumnElement[int] | Any,
     *,
     limit: int,

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 
 def create_celery(settings: Settings) -> Celery:
     """The Celery app with the settings that keep Redis out of the truth (docs/decisions/0003)."""
-    celery = Celery("tunesmith", broker=settings.redis_url or "memory://")
+    # Celery has a name of its own for what every other client calls unix://.
+    broker = settings.redis_url.replace("unix://", "redis+socket://", 1) or "memory://"
+    celery = Celery("tunesmith", broker=broker)
     celery.conf.update(
         task_serializer="json",
         accept_content=["json"],

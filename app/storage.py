@@ -4,11 +4,12 @@ Keys are relative paths with forward slashes (`projects/<project>/files/<file>`)
 all: a folder writes a temporary file, syncs and renames; S3 completes a multipart upload.
 """
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -18,10 +19,16 @@ from app.config import Settings
 
 CHUNK_BYTES = 1024 * 1024  # read size of downloads
 PART_BYTES = 8 * 1024 * 1024  # S3 wants parts of at least 5 MiB
+PARTIAL = ".partial-"  # what a file is called before it is whole
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ObjectMissing(Exception):
     """No object lies under this key."""
+
+
+class StoreUnavailable(Exception):
+    """The object store does not answer, refuses, or is full."""
 
 
 class Store(Protocol):
@@ -92,18 +99,29 @@ class FolderStore:
     @contextmanager
     def writing(self, key: str) -> Iterator[BinaryIO]:
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+        partial = self._partial(path)
         try:
-            with os.fdopen(descriptor, "wb") as target:
+            with partial.open("wb") as target:
                 yield target
                 target.flush()
                 os.fsync(target.fileno())
-            Path(partial).replace(path)
+            partial.replace(path)
             _sync_folder(path.parent)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
+        except BaseException as error:
+            partial.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise StoreUnavailable(f"the disk is full: {self.root}") from error
             raise
+
+    def _partial(self, path: Path) -> Path:
+        """A fresh file beside `path`. Another object's deletion may take the empty folder away meanwhile."""
+        for _ in range(8):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                descriptor, name = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
+                os.close(descriptor)
+                return Path(name)
+        raise StoreUnavailable(f"cannot write below {path.parent}")
 
     def read(self, key: str) -> Iterator[bytes]:
         try:
@@ -120,7 +138,7 @@ class FolderStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         for path in sorted(self._path(prefix).rglob("*")):
-            if path.is_file() and not path.name.startswith(".partial-"):
+            if path.is_file() and not path.name.startswith(PARTIAL):
                 yield path.relative_to(self.root.resolve()).as_posix()
 
     def delete(self, key: str) -> None:
@@ -181,33 +199,31 @@ class S3Store:
             raise
 
     def read(self, key: str) -> Iterator[bytes]:
-        try:
+        with _translated(key):
             reply = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
-        except self._client.exceptions.NoSuchKey:
-            raise ObjectMissing(key) from None
         return reply["Body"].iter_chunks(CHUNK_BYTES)
 
     def size(self, key: str) -> int:
-        from botocore.exceptions import ClientError
-
-        try:
+        with _translated(key):
             return self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)["ContentLength"]
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                raise ObjectMissing(key) from None
-            raise
 
     def keys(self, prefix: str) -> Iterator[str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
-        for page in pages:
-            for entry in page.get("Contents", []):
-                yield entry["Key"].removeprefix(self.prefix)
+        with _translated(prefix):
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    yield entry["Key"].removeprefix(self.prefix)
 
     def delete(self, key: str) -> None:
-        self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+        with _translated(key):
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
 
     def check(self) -> None:
-        self._client.head_bucket(Bucket=self.bucket)
+        try:
+            with _translated(self.bucket):
+                self._client.head_bucket(Bucket=self.bucket)
+        except ObjectMissing:
+            raise StoreUnavailable(f"there is no bucket {self.bucket!r}") from None
 
 
 class _S3Writer:
@@ -228,25 +244,45 @@ class _S3Writer:
         return len(data)
 
     def _send(self, part: bytes) -> None:
-        if self._upload_id is None:
-            self._upload_id = self._client.create_multipart_upload(**self._where)["UploadId"]
         number = len(self._parts) + 1
-        reply = self._client.upload_part(**self._where, UploadId=self._upload_id, PartNumber=number, Body=part)
+        with _translated(self._where["Key"]):
+            if self._upload_id is None:
+                self._upload_id = self._client.create_multipart_upload(**self._where)["UploadId"]
+            reply = self._client.upload_part(**self._where, UploadId=self._upload_id, PartNumber=number, Body=part)
         self._parts.append({"ETag": reply["ETag"], "PartNumber": number})
 
     def complete(self) -> None:
-        if self._upload_id is None:
-            self._client.put_object(**self._where, Body=bytes(self._buffer))
-            return
-        if self._buffer:
+        """Make the object appear."""
+        if self._upload_id is not None and self._buffer:
             self._send(bytes(self._buffer))
-        self._client.complete_multipart_upload(
-            **self._where, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
-        )
+        with _translated(self._where["Key"]):
+            if self._upload_id is None:
+                self._client.put_object(**self._where, Body=bytes(self._buffer))
+                return
+            self._client.complete_multipart_upload(
+                **self._where, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
+            )
 
     def abort(self) -> None:
+        """Forget the parts; if even that fails, the bucket's own rule for unfinished uploads removes them."""
         if self._upload_id is not None:
-            self._client.abort_multipart_upload(**self._where, UploadId=self._upload_id)
+            with suppress(StoreUnavailable), _translated(self._where["Key"]):
+                self._client.abort_multipart_upload(**self._where, UploadId=self._upload_id)
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    """boto3's errors as ours."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404 and "NoSuchBucket" not in str(error):
+            raise ObjectMissing(key) from None
+        raise StoreUnavailable(str(error)) from error
+    except BotoCoreError as error:
+        raise StoreUnavailable(str(error)) from error
 
 
 def open_store(settings: Settings) -> Store:

@@ -76,7 +76,8 @@ class Job(Base):
     suspect: Mapped[bool] = mapped_column(server_default=sa.false())  # runs alone next: its engine crashed in company
 
     # How far it came.
-    prepared_key: Mapped[str | None]  # prefix of the prepared dataset in the object store
+    prepared_key: Mapped[str | None]  # prefix of the prepared training data in the object store
+    validation_key: Mapped[str | None]  # and of the prepared validation data
     total_steps: Mapped[int | None]
     furthest_step: Mapped[int] = mapped_column(server_default="0")
     resume_prefix: Mapped[str | None]  # prefix of the last resume state in the object store

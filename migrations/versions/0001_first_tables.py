@@ -131,6 +131,7 @@ def upgrade() -> None:
         sa.Column("attempts", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("suspect", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("prepared_key", sa.String(), nullable=True),
+        sa.Column("validation_key", sa.String(), nullable=True),
         sa.Column("total_steps", sa.Integer(), nullable=True),
         sa.Column("furthest_step", sa.Integer(), server_default="0", nullable=False),
         sa.Column("resume_prefix", sa.String(), nullable=True),

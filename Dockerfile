@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1
+# Three images from one source: `docker build --target api|worker-cpu|worker-gpu .`
+# Only worker-gpu holds torch. Versions are those of constraints.txt.
+
+FROM python:3.11-slim AS base
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PATH=/opt/tunesmith/bin:$PATH
+RUN useradd --uid 10001 --create-home --home-dir /var/lib/tunesmith tunesmith \
+    && mkdir -p /var/lib/tunesmith/models /var/lib/tunesmith/scratch \
+    && chown -R tunesmith: /var/lib/tunesmith \
+    && python -m venv /opt/tunesmith
+WORKDIR /usr/src/tunesmith
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY app app
+COPY worker worker
+COPY migrations migrations
+COPY catalog catalog
+
+FROM base AS api
+RUN pip install -c constraints.txt '.[api]'
+USER tunesmith
+WORKDIR /var/lib/tunesmith
+ENV TUNESMITH_HOST=0.0.0.0 TUNESMITH_PORT=8000
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+CMD ["tunesmith", "api"]
+
+FROM base AS worker-cpu
+RUN pip install -c constraints.txt '.[worker]'
+USER tunesmith
+WORKDIR /var/lib/tunesmith
+CMD ["tunesmith", "worker", "cpu"]
+
+FROM base AS worker-gpu
+# The index of a CUDA build of the torch that constraints.txt names; empty takes the registry's own build.
+ARG TORCH_INDEX=
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url $TORCH_INDEX} '.[worker,engine]'
+USER tunesmith
+WORKDIR /var/lib/tunesmith
+CMD ["tunesmith", "worker", "gpu"]

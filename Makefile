@@ -1,0 +1,54 @@
+# Bare `make` prints the targets. Nothing has to be installed beforehand but Python 3.11 and make.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Another package index to look for torch in, for a build of another kind (CUDA, or the CPU alone).
+TORCH_INDEX ?=
+JOBS ?= 2
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+SOURCES := app worker migrations
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test serve check fix bench migrate
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: $(VENV)/.installed ## Fine-tune the bundled model on the example tickets and show what it learned
+	$(BIN)/python examples/quickstart.py
+
+serve: $(VENV)/.installed ## Run the whole stack on this machine (state in .tunesmith/)
+	$(BIN)/tunesmith up
+
+test: $(VENV)/.installed-dev ## Run every test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+check: $(VENV)/.installed-dev ## Check format, lint, types and import arrows
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.installed-dev ## Format, and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## Measure, and print the numbers of docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+migrate: $(VENV)/.installed ## Bring the database of TUNESMITH_DATABASE_URL to the newest schema
+	$(BIN)/tunesmith migrate
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: none found on PATH" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[api,worker,engine,embedded]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[api,worker,engine,embedded,dev]'
+	@touch $@ $(VENV)/.installed

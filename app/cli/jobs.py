@@ -1,0 +1,59 @@
+"""`tunesmith jobs`: look at fine-tuning jobs, follow them, cancel them."""
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from app.cli.client import connect
+from app.cli.finetune import finish, watch
+from app.cli.output import print_json, print_table, when
+
+app = typer.Typer(help="List, show, watch and cancel fine-tuning jobs.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(help="ftjob-…", metavar="JOB")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_jobs(limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 20, json: AsJson = False) -> None:
+    """List the newest jobs."""
+    jobs = list(islice(connect().fine_tuning.jobs.list(limit=min(limit, 100)), limit))
+    if json:
+        print_json(jobs)
+        return
+    rows = ((job.id, job.status, job.model, job.fine_tuned_model or "-", when(job.created_at)) for job in jobs)
+    print_table(("JOB", "STATUS", "MODEL", "TUNED MODEL", "CREATED"), rows)
+
+
+@app.command()
+def show(job_id: JobId, json: AsJson = False) -> None:
+    """Show one job."""
+    job = connect().fine_tuning.jobs.retrieve(job_id)
+    if json:
+        print_json(job)
+        return
+    rows = [("id", job.id), ("status", job.status), ("model", job.model), ("tuned model", job.fine_tuned_model or "-")]
+    rows += [("training file", job.training_file), ("validation file", job.validation_file or "-")]
+    rows += [("created", when(job.created_at)), ("finished", when(job.finished_at))]
+    rows += [("trained tokens", str(job.trained_tokens or "-")), ("seed", str(job.seed))]
+    rows += [("result files", ", ".join(job.result_files) or "-")]
+    if job.error and job.error.message:
+        rows.append(("error", f"{job.error.code}: {job.error.message}"))
+    print_table(("FIELD", "VALUE"), rows)
+
+
+@app.command("watch")
+def watch_job(job_id: JobId, json: AsJson = False) -> None:
+    """Show a job's progress until it ends. The exit status is 1 unless it succeeds."""
+    finish(watch(connect(), job_id), as_json=json)
+
+
+@app.command()
+def cancel(job_id: JobId, json: AsJson = False) -> None:
+    """Cancel a job."""
+    job = connect().fine_tuning.jobs.cancel(job_id)
+    if json:
+        print_json(job)
+        return
+    typer.echo(f"{job.id} {job.status}")

@@ -1,0 +1,118 @@
+"""Follow a job to its end: a live bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
+    from rich.console import Console
+    from rich.progress import Progress
+
+POLL_SECONDS = 0.5
+PAGE = 100  # events a request
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass
+class Pace:
+    """Steps a second since the first step seen; the clock is passed in."""
+
+    first_step: int | None = None
+    first_seen: float = 0.0
+    step: int = 0
+    seen: float = 0.0
+
+    def note(self, step: int, now: float) -> None:
+        if self.first_step is None:
+            self.first_step, self.first_seen = step, now
+        self.step, self.seen = step, now
+
+    def rate(self) -> float | None:
+        """Steps per second, None before two different moments were seen."""
+        if self.first_step is None or self.seen <= self.first_seen or self.step <= self.first_step:
+            return None
+        return (self.step - self.first_step) / (self.seen - self.first_seen)
+
+
+def follow(client: "OpenAI", job_id: str, *, console: "Console") -> "FineTuningJob":
+    """Show a job's events and progress until it ends; returns the finished job."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}  {task.fields[speed]}  ETA {task.fields[eta]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as progress:
+        return _show(client, job_id, progress)
+
+
+def _show(client: "OpenAI", job_id: str, progress: "Progress") -> "FineTuningJob":
+    job = client.fine_tuning.jobs.retrieve(job_id)
+    bar = progress.add_task(job.status, total=None, loss="-", speed="-", eta="-")
+    pace, last = Pace(), None
+    while True:
+        # The job is read before its events: when it says that it has ended, its last events are there.
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        for event in events_after(client, job_id, last):
+            last = event.id
+            if event.type == "metrics":
+                _advance(progress, bar, pace, event)
+            else:
+                progress.console.print(f"{event.level:<5} {event.message}", markup=False, highlight=False)
+        progress.update(bar, description=job.status, eta=_eta(job, pace, progress.tasks[0].total))
+        if job.status in TERMINAL:
+            return job
+        time.sleep(POLL_SECONDS)
+
+
+def _advance(progress: "Progress", bar: Any, pace: Pace, event: "FineTuningJobEvent") -> None:
+    data: Any = event.data or {}
+    if "step" not in data:
+        return
+    pace.note(data["step"], time.monotonic())
+    progress.update(
+        bar,
+        completed=data["step"],
+        total=data.get("total_steps"),
+        loss=f"{data['train_loss']:.4f}" if "train_loss" in data else "-",
+        speed=_speed(data, pace),
+    )
+
+
+def _speed(data: dict[str, Any], pace: Pace) -> str:
+    """Tokens a second as the engine measured them, where the event says so; steps a second else."""
+    if data.get("tokens_per_second"):
+        return f"{data['tokens_per_second']:,.0f} tokens/s"
+    rate = pace.rate()
+    return f"{rate:.1f} steps/s" if rate else "-"
+
+
+def _eta(job: "FineTuningJob", pace: Pace, total: float | None) -> str:
+    """Seconds to go: the server's estimate, else from the pace seen here."""
+    if job.status in TERMINAL:
+        return "0 s"
+    rate = pace.rate()
+    if rate and total:
+        return f"{max(0.0, total - pace.step) / rate:.0f} s"
+    if job.estimated_finish:
+        return f"{max(0.0, job.estimated_finish - time.time()):.0f} s"
+    return "-"
+
+
+def events_after(client: "OpenAI", job_id: str, last: str | None) -> list["FineTuningJobEvent"]:
+    """The events newer than `last`, oldest first; all of them for None. The API lists the newest first."""
+    fresh = []
+    for event in _newest_first(client, job_id):
+        if event.id == last:
+            break
+        fresh.append(event)
+    return fresh[::-1]
+
+
+def _newest_first(client: "OpenAI", job_id: str) -> Iterator["FineTuningJobEvent"]:
+    yield from client.fine_tuning.jobs.list_events(job_id, limit=PAGE)

@@ -1,0 +1,60 @@
+"""What can be wrong with a file or an upload."""
+
+from app.errors import BadRequest, NotFound, TooLarge
+
+
+class FileNotFound(NotFound):
+    """No such File object."""
+
+    param = "id"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"No such File object: {file_id}")
+
+
+class InvalidUpload(BadRequest):
+    """The upload is not a valid multipart form."""
+
+
+class InvalidFileContent(BadRequest):
+    """The file is not valid JSONL."""
+
+    param = "file"
+
+
+class MissingFile(BadRequest):
+    """Missing required parameter: 'file'."""
+
+    code = "missing_required_parameter"
+    param = "file"
+
+
+class MissingPurpose(BadRequest):
+    """Missing required parameter: 'purpose'."""
+
+    code = "missing_required_parameter"
+    param = "purpose"
+
+
+class InvalidPurpose(BadRequest):
+    """The purpose is not one of those that can be uploaded."""
+
+    code = "invalid_value"
+    param = "purpose"
+
+
+class InvalidExpiry(BadRequest):
+    """Files expire 3600 to 2592000 seconds after 'created_at'."""
+
+    code = "invalid_value"
+    param = "expires_after"
+
+
+class NotDownloadable(BadRequest):
+    """Files of this purpose cannot be downloaded."""
+
+
+class FileTooLarge(TooLarge):
+    """The file is larger than this server accepts."""
+
+    param = "file"

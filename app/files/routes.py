@@ -1,0 +1,116 @@
+"""`/v1/files`: upload, list, retrieve, delete, download."""
+
+import base64
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from app import db
+from app.auth.deps import CurrentCaller
+from app.files import schemas, service, upload
+from app.files.errors import NotDownloadable
+from app.files.tables import File
+from app.files.upload import Upload
+from app.http import paging
+from app.http.deps import CurrentSettings, CurrentStore
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+DOWNLOADABLE = frozenset({"fine-tune", "fine-tune-results", "batch", "batch_output", "evals"})
+
+FileLimit = Annotated[int, Depends(paging.limit(default=10_000, most=10_000))]
+After = Annotated[str | None, Depends(paging.after)]
+Ascending = Annotated[bool, Depends(paging.ascending)]
+
+
+@router.post("")
+async def create(
+    request: Request, caller: CurrentCaller, store: CurrentStore, settings: CurrentSettings
+) -> JSONResponse:
+    """Upload a file."""
+    received = await upload.receive(request, caller.project_id, store, settings)
+    row = await run_in_threadpool(_insert, received, caller.project_id)
+    return JSONResponse(schemas.file(row))
+
+
+@router.get("")
+def list_files(
+    caller: CurrentCaller, limit: FileLimit, after: After, ascending: Ascending, purpose: str | None = None
+) -> JSONResponse:
+    """List the project's files."""
+    with db.reading() as session:
+        page = service.page(session, caller.project_id, purpose=purpose, limit=limit, after=after, ascending=ascending)
+    data = [schemas.file(row) for row in page.rows]
+    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+    return JSONResponse({"object": "list", "data": data, **ends, "has_more": page.has_more})
+
+
+@router.get("/{file_id}")
+def retrieve(file_id: str, caller: CurrentCaller) -> JSONResponse:
+    """Get a file's description."""
+    with db.reading() as session:
+        row = service.get(session, caller.project_id, file_id)
+    return JSONResponse(schemas.file(row))
+
+
+@router.delete("/{file_id}")
+def delete(file_id: str, caller: CurrentCaller) -> JSONResponse:
+    """Delete a file."""
+    with db.transaction() as session:
+        service.delete(session, caller.project_id, file_id)
+    return JSONResponse(schemas.deleted(file_id))
+
+
+@router.get("/{file_id}/content")
+def content(file_id: str, caller: CurrentCaller, store: CurrentStore, settings: CurrentSettings) -> StreamingResponse:
+    """Download a file."""
+    with db.reading() as session:
+        row = service.get(session, caller.project_id, file_id)
+    if row.purpose not in DOWNLOADABLE:
+        raise NotDownloadable(f"Files of purpose '{row.purpose}' cannot be downloaded.")
+    chunks: Iterable[bytes] = store.read(row.object_key)
+    if row.purpose == service.RESULTS and settings.results_base64:
+        chunks = _base64(chunks)
+    return StreamingResponse(chunks, media_type="application/octet-stream", headers=_download_headers(row))
+
+
+def _insert(received: Upload, project_id: str) -> File:
+    """The row comes last; without it the object is removed again."""
+    try:
+        with db.transaction() as session:
+            return service.add(
+                session,
+                file_id=received.file_id,
+                project_id=project_id,
+                purpose=received.purpose,
+                filename=received.filename or "",
+                size=received.size,
+                sha256=received.sha256.hexdigest(),
+                expires_after=received.expires_after,
+            )
+    except Exception:
+        received.discard()
+        raise
+
+
+def _download_headers(row: File) -> dict[str, str]:
+    """The name twice: plain for old clients, encoded for the rest; neither can break out of its quotes."""
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in row.filename)
+    return {
+        "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(row.filename, safe='')}",
+        "Content-Security-Policy": "sandbox",
+    }
+
+
+def _base64(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        rest += chunk
+        whole = len(rest) - len(rest) % 3
+        yield base64.b64encode(rest[:whole])
+        rest = rest[whole:]
+    yield base64.b64encode(rest)

@@ -1,0 +1,141 @@
+"""Files: rows over objects. A row is inserted after its object is whole, and removed before the object goes."""
+
+import re
+import unicodedata
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from app import ids, outbox, pages
+from app.db import Session
+from app.files.errors import FileNotFound
+from app.files.tables import File
+
+RESULTS = "fine-tune-results"
+MAX_FILENAME_BYTES = 255
+# A deleted file's bytes stay while a job that is not over names it. The jobs feature builds on this one, so its
+# table is named here without being imported.
+_IN_USE = sa.text("""
+    EXISTS (
+        SELECT 1 FROM jobs
+        WHERE jobs.status NOT IN ('succeeded', 'failed', 'cancelled')
+        AND files.id IN (jobs.training_file, jobs.validation_file)
+    )
+""")
+
+
+def object_key(project_id: str, file_id: str) -> str:
+    """Where a file's bytes lie."""
+    return f"projects/{project_id}/files/{file_id}"
+
+
+def add(
+    session: Session,
+    *,
+    file_id: str,
+    project_id: str,
+    purpose: str,
+    filename: str,
+    size: int,
+    sha256: str,
+    expires_after: int | None,
+) -> File:
+    """Insert the row of a stored object. expires_after: in seconds from now."""
+    expires = sa.func.now() + timedelta(seconds=expires_after) if expires_after is not None else None
+    return _insert(
+        session,
+        File(
+            id=file_id,
+            project_id=project_id,
+            purpose=purpose,
+            filename=clean_filename(filename),
+            bytes=size,
+            sha256=sha256,
+            object_key=object_key(project_id, file_id),
+            expires_at=expires,
+        ),
+    )
+
+
+def record_result(
+    session: Session, *, project_id: str, object_key: str, size: int, sha256: str, filename: str = "step_metrics.csv"
+) -> File:
+    """Make a stored result file visible to its project."""
+    return _insert(
+        session,
+        File(
+            id=ids.new("file-"),
+            project_id=project_id,
+            purpose=RESULTS,
+            filename=filename,
+            bytes=size,
+            sha256=sha256,
+            object_key=object_key,
+        ),
+    )
+
+
+def find(session: Session, project_id: str, file_id: str) -> File | None:
+    """The project's file with this id, if there is one."""
+    if not ids.is_plain(file_id):
+        return None
+    return session.scalar(_visible(project_id).where(File.id == file_id))
+
+
+def get(session: Session, project_id: str, file_id: str) -> File:
+    """The project's file with this id. Raises FileNotFound."""
+    file = find(session, project_id, file_id)
+    if file is None:
+        raise FileNotFound(file_id)
+    return file
+
+
+def page(
+    session: Session, project_id: str, *, purpose: str | None, limit: int, after: str | None, ascending: bool
+) -> pages.Page[File]:
+    """A page of the project's files, newest first unless `ascending`. Raises FileNotFound for an unknown cursor."""
+    query = _visible(project_id)
+    if purpose is not None:
+        query = query.where(File.purpose == purpose) if ids.is_plain(purpose) else query.where(sa.false())
+    after_seq = get(session, project_id, after).seq if after is not None else None
+    return pages.fetch(session, query, File.seq, limit=limit, after_seq=after_seq, ascending=ascending)
+
+
+def delete(session: Session, project_id: str, file_id: str) -> None:
+    """Hide a file at once; a sweep removes its bytes when no live job needs them. Raises FileNotFound."""
+    file = get(session, project_id, file_id)
+    file.deleted_at = sa.func.now()
+
+
+def sweep_expired(session: Session) -> int:
+    """Mark expired files deleted; how many."""
+    expired = sa.update(File).where(File.expires_at <= sa.func.now(), File.deleted_at.is_(None))
+    return len(session.scalars(expired.values(deleted_at=sa.func.now()).returning(File.id)).all())
+
+
+def sweep_deleted(session: Session) -> int:
+    """Remove deleted files that no live job names, and promise the deletion of their objects; how many."""
+    gone = sa.delete(File).where(File.deleted_at.is_not(None), ~_IN_USE).returning(File.object_key)
+    keys = session.scalars(gone).all()
+    for key in keys:
+        outbox.put(session, outbox.DELETE_OBJECT, {"key": key})
+    return len(keys)
+
+
+def clean_filename(name: str) -> str:
+    """The last part of a client's file name, without control and direction characters; data, never a path."""
+    name = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
+    name = "".join(character for character in name if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co"})
+    return name.encode()[:MAX_FILENAME_BYTES].decode(errors="ignore").strip() or "upload"
+
+
+def _visible(project_id: str) -> sa.Select[tuple[File]]:
+    living = sa.or_(File.expires_at.is_(None), File.expires_at > sa.func.now())
+    return sa.select(File).where(File.project_id == project_id, File.deleted_at.is_(None), living)
+
+
+def _insert(session: Session, file: File) -> File:
+    session.add(file)
+    session.flush()
+    session.refresh(file)
+    return file

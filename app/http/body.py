@@ -1,0 +1,81 @@
+"""The strict JSON door: a body becomes a validated model, or a 400 that names the field."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from app import strict_json
+from app.errors import BadRequest, TooLarge
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class InvalidBody(BadRequest):
+    """The body is not a valid JSON object."""
+
+
+class MissingParameter(BadRequest):
+    """A required parameter is missing."""
+
+    code = "missing_required_parameter"
+
+
+class UnknownParameter(BadRequest):
+    """A parameter is not known."""
+
+    code = "unknown_parameter"
+
+
+class InvalidType(BadRequest):
+    """A parameter has the wrong type."""
+
+    code = "invalid_type"
+
+
+class InvalidValue(BadRequest):
+    """A parameter has a value that is not allowed."""
+
+    code = "invalid_value"
+
+
+def json_body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
+    """A dependency that reads and validates the request's JSON body. Raises BadRequest, TooLarge."""
+
+    async def read(request: Request) -> Model:
+        data = await _read(request, request.app.state.settings.max_body_bytes)
+        try:
+            value = strict_json.parse(data)
+        except strict_json.StrictJsonError as error:
+            raise InvalidBody(f"The body {error}.") from None
+        if not isinstance(value, dict):
+            raise InvalidBody
+        try:
+            return model.model_validate(value, strict=True)
+        except ValidationError as error:
+            raise _translated(error.errors(include_url=False)[0]) from None
+
+    return read
+
+
+async def _read(request: Request, most: int) -> bytes:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > most:
+            raise TooLarge(f"The body is larger than {most} bytes.")
+    return bytes(data)
+
+
+def _translated(error: ErrorDetails) -> BadRequest:
+    """One of pydantic's errors in OpenAI's terms; `param` is the dotted path of the field."""
+    param = ".".join(str(part) for part in error["loc"]) or None
+    kind, message = error["type"], error["msg"]
+    if kind == "missing":
+        return MissingParameter(f"Missing required parameter: '{param}'.", param=param)
+    if kind == "extra_forbidden":
+        return UnknownParameter(f"Unknown parameter: '{param}'.", param=param)
+    family = InvalidType if kind.endswith(("_type", "_parsing")) else InvalidValue
+    return family(f"Invalid value for '{param}': {message}.", param=param)

@@ -1,0 +1,32 @@
+"""What routes need of the application, as dependencies."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.config import Settings
+from app.models.catalog import Catalog
+from app.queue import Bell
+from app.storage import Store
+
+
+def _settings(request: Request) -> Settings:
+    return request.app.state.settings
+
+
+def _store(request: Request) -> Store:
+    return request.app.state.store
+
+
+def _catalog(request: Request) -> Catalog:
+    return request.app.state.catalog
+
+
+def _bell(request: Request) -> Bell:
+    return request.app.state.bell
+
+
+CurrentSettings = Annotated[Settings, Depends(_settings)]
+CurrentStore = Annotated[Store, Depends(_store)]
+CurrentCatalog = Annotated[Catalog, Depends(_catalog)]
+CurrentBell = Annotated[Bell, Depends(_bell)]

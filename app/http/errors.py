@@ -1,0 +1,62 @@
+"""The one envelope: every error of every kind leaves as OpenAI's clients expect it."""
+
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.errors import AppError, BadRequest, MethodNotAllowed, NotFound, Unavailable
+from app.storage import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 1
+
+
+def render(error: AppError) -> JSONResponse:
+    """An error as its reply."""
+    body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status == 503 else None
+    return JSONResponse({"error": body}, status_code=error.status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Register a handler for every kind of error a request can end in. The rest is the middleware's."""
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
+    for kind in (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, StoreUnavailable):
+        app.add_exception_handler(kind, _unavailable)
+
+
+def _app_error(_: Request, error: Any) -> JSONResponse:
+    return render(error)
+
+
+def _http_exception(request: Request, error: Any) -> JSONResponse:
+    if error.status_code == 404:
+        return render(NotFound(f"Invalid URL ({request.method} {request.url.path})"))
+    if error.status_code == 405:
+        return render(MethodNotAllowed(f"Not allowed to {request.method} on {request.url.path}."))
+    return render(BadRequest(str(error.detail)))
+
+
+def _validation_error(_: Request, error: Any) -> JSONResponse:
+    first = error.errors()[0]
+    return render(BadRequest(str(first["msg"]), param=str(first["loc"][-1])))
+
+
+def _unavailable(_: Request, error: Any) -> JSONResponse:
+    log.warning("request.unavailable", extra={"reason": type(error).__name__})
+    return render(Unavailable())
+
+
+def _disconnected(_: Request, error: Any) -> JSONResponse:
+    """Nobody is there to read it; the reply only ends the request."""
+    return render(BadRequest("The client closed the connection."))

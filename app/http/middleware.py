@@ -1,0 +1,70 @@
+"""Around every request: its id, its time, the headers of every reply, the access log, and the last catch."""
+
+import logging
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import ids
+from app.errors import AppError
+from app.http.errors import render
+
+log = logging.getLogger(__name__)
+
+API_VERSION = "2020-10-01"  # what OpenAI's own replies carry
+
+
+class InternalError(AppError):
+    """The server had an error while processing your request."""
+
+
+class RequestMiddleware:
+    """Pure ASGI, so that streams pass through untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["request_id"] = ids.request_id()
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), *_headers(state, time.perf_counter() - started)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("request.failed", extra={"request": state["request_id"], "path": scope["path"]})
+            if status:
+                raise  # the reply has begun: breaking it off is all that is left
+            await render(InternalError())(scope, receive, send_with_headers)
+        finally:
+            _log(scope, state, status, time.perf_counter() - started)
+
+
+def _headers(state: MutableMapping[str, Any], seconds: float) -> list[tuple[bytes, bytes]]:
+    values = {
+        "x-request-id": state["request_id"],
+        "openai-version": API_VERSION,
+        "openai-processing-ms": str(round(seconds * 1000)),
+        "x-content-type-options": "nosniff",
+    }
+    if "organization_id" in state:
+        values["openai-organization"] = state["organization_id"]
+    return [(name.encode(), value.encode()) for name, value in values.items()]
+
+
+def _log(scope: Scope, state: MutableMapping[str, Any], status: int, seconds: float) -> None:
+    fields = {"request": state["request_id"], "method": scope["method"], "path": scope["path"], "status": status}
+    log.info("request", extra={**fields, "ms": round(seconds * 1000, 1)})

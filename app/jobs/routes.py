@@ -1,0 +1,109 @@
+"""`/v1/fine_tuning/jobs`: jobs, their events and checkpoints, and their adapters."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from app import db, queue
+from app.auth.deps import CurrentCaller
+from app.events import schemas as event_schemas
+from app.http import paging
+from app.http.body import json_body
+from app.http.deps import CurrentBell, CurrentCatalog, CurrentSettings, CurrentStore
+from app.jobs import schemas, service
+from app.models import archive
+from app.models import schemas as model_schemas
+from app.models.tables import TunedModel
+from app.storage import Store
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+
+JobLimit = Annotated[int, Depends(paging.limit(default=20, most=1000))]
+CheckpointLimit = Annotated[int, Depends(paging.limit(default=10, most=1000))]
+After = Annotated[str | None, Depends(paging.after)]
+
+
+@router.post("")
+def create(
+    caller: CurrentCaller,
+    body: Annotated[schemas.JobRequest, Depends(json_body(schemas.JobRequest))],
+    catalog: CurrentCatalog,
+    settings: CurrentSettings,
+    bell: CurrentBell,
+) -> JSONResponse:
+    """Create a fine-tuning job."""
+    with db.transaction() as session:
+        job = service.create(session, caller, body, catalog=catalog, settings=settings)
+        db.after_commit(session, db.in_background(partial(bell.ring, queue.CPU)))
+    return JSONResponse(schemas.job(job, caller.organization_id))
+
+
+@router.get("")
+def list_jobs(request: Request, caller: CurrentCaller, limit: JobLimit, after: After) -> JSONResponse:
+    """List the project's jobs, newest first."""
+    metadata = schemas.metadata_filter(request.query_params.multi_items())
+    with db.reading() as session:
+        page = service.page(session, caller.project_id, limit=limit, after=after, metadata=metadata)
+    data = [schemas.job(job, caller.organization_id) for job in page.rows]
+    return JSONResponse({"object": "list", "data": data, "has_more": page.has_more})
+
+
+@router.get("/{job_id}")
+def retrieve(job_id: str, caller: CurrentCaller) -> JSONResponse:
+    """Get a job."""
+    with db.reading() as session:
+        job = service.get(session, caller.project_id, job_id)
+    return JSONResponse(schemas.job(job, caller.organization_id))
+
+
+@router.post("/{job_id}/cancel")
+def cancel(job_id: str, caller: CurrentCaller) -> JSONResponse:
+    """Cancel a job that is not over."""
+    with db.transaction() as session:
+        job = service.cancel(session, caller.project_id, job_id)
+    return JSONResponse(schemas.job(job, caller.organization_id))
+
+
+@router.get("/{job_id}/events")
+def list_events(job_id: str, caller: CurrentCaller, limit: JobLimit, after: After) -> JSONResponse:
+    """List a job's events, newest first."""
+    with db.reading() as session:
+        page = service.events_page(session, caller.project_id, job_id, limit=limit, after=after)
+    data = [event_schemas.event(row) for row in page.rows]
+    return JSONResponse({"object": "list", "data": data, "has_more": page.has_more})
+
+
+@router.get("/{job_id}/checkpoints")
+def list_checkpoints(job_id: str, caller: CurrentCaller, limit: CheckpointLimit, after: After) -> JSONResponse:
+    """List a job's checkpoints, newest first."""
+    with db.reading() as session:
+        page = service.checkpoints_page(session, caller.project_id, job_id, limit=limit, after=after)
+    data = [model_schemas.checkpoint(row, name) for row, name in page.rows]
+    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+    return JSONResponse({"object": "list", "data": data, **ends, "has_more": page.has_more})
+
+
+@router.get("/{job_id}/adapter")
+def download_adapter(job_id: str, caller: CurrentCaller, store: CurrentStore) -> StreamingResponse:
+    """Download the adapter a job made, as a tar archive."""
+    with db.reading() as session:
+        model = service.adapter(session, caller.project_id, job_id)
+    return _tar(store, model, f"{job_id}.tar")
+
+
+@router.get("/{job_id}/checkpoints/{checkpoint_id}/adapter")
+def download_checkpoint_adapter(
+    job_id: str, checkpoint_id: str, caller: CurrentCaller, store: CurrentStore
+) -> StreamingResponse:
+    """Download the adapter of one checkpoint, as a tar archive."""
+    with db.reading() as session:
+        model = service.checkpoint_adapter(session, caller.project_id, job_id, checkpoint_id)
+    return _tar(store, model, f"{job_id}-{checkpoint_id}.tar")
+
+
+def _tar(store: Store, model: TunedModel, filename: str) -> StreamingResponse:
+    tar = archive.open_archive(store, model)
+    headers = {"Content-Length": str(tar.size), "Content-Disposition": f'attachment; filename="{filename}"'}
+    return StreamingResponse(tar.chunks, media_type="application/x-tar", headers=headers)

@@ -1,0 +1,196 @@
+"""Fine-tuning jobs as their owner sees them: create, find, list, cancel."""
+
+import secrets
+from typing import Any
+
+import sqlalchemy as sa
+
+from app import ids, pages
+from app.auth.service import Caller
+from app.auth.tables import Project
+from app.config import Settings
+from app.db import Session
+from app.events import service as events
+from app.events.tables import Event
+from app.files import service as files
+from app.jobs import hyperparameters, states, transitions
+from app.jobs.errors import (
+    CheckpointNotFound,
+    IntegrationNotConfigured,
+    InvalidFile,
+    InvalidHyperparameter,
+    InvalidSuffix,
+    JobIsFinal,
+    JobNotFound,
+    MethodNotOffered,
+    UnknownCursor,
+)
+from app.jobs.schemas import JobRequest
+from app.jobs.tables import Job
+from app.models import service as models
+from app.models.catalog import Catalog
+from app.models.errors import AdapterMissing
+from app.models.tables import Checkpoint, TunedModel
+
+SUPERVISED = "supervised"
+FINE_TUNE = "fine-tune"
+
+
+def create(session: Session, caller: Caller, body: JobRequest, *, catalog: Catalog, settings: Settings) -> Job:
+    """Check what can be known now, and write the job and its first events. Raises the BadRequest that fits."""
+    _check_offered(body)
+    start = models.trainable(session, caller.project_id, body.model, catalog=catalog, models_dir=settings.models_dir)
+    _check_file(session, caller.project_id, body.training_file, "training_file")
+    if body.validation_file is not None:
+        _check_file(session, caller.project_id, body.validation_file, "validation_file")
+    asked = _hyperparameters(session, body, start)
+    job = _new_job(session, caller.project_id, body, start, asked)
+    events.append(session, job.id, f"Created fine-tuning job: {job.id}")
+    beside = f" and validation file: {body.validation_file}" if body.validation_file else ""
+    events.append(session, job.id, f"Validating training file: {body.training_file}{beside}")
+    return job
+
+
+def find(session: Session, project_id: str, job_id: str) -> Job | None:
+    """The project's job with this id, if there is one."""
+    if not ids.is_plain(job_id):
+        return None
+    return session.scalar(sa.select(Job).where(Job.project_id == project_id, Job.id == job_id))
+
+
+def get(session: Session, project_id: str, job_id: str) -> Job:
+    """The project's job with this id. Raises JobNotFound."""
+    job = find(session, project_id, job_id)
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
+
+
+def page(
+    session: Session, project_id: str, *, limit: int, after: str | None, metadata: dict[str, str] | None
+) -> pages.Page[Job]:
+    """A page of the project's jobs, newest first. Raises UnknownCursor.
+
+    `metadata` holds pairs that a job must have, all of them; None selects the jobs without metadata.
+    """
+    query = sa.select(Job).where(Job.project_id == project_id)
+    if metadata is None:
+        query = query.where(Job.user_metadata.is_(None))
+    elif metadata:
+        query = query.where(Job.user_metadata.contains(metadata))
+    after_seq = None if after is None else _cursor(find(session, project_id, after))
+    return pages.fetch(session, query, Job.seq, limit=limit, after_seq=after_seq)
+
+
+def events_page(session: Session, project_id: str, job_id: str, *, limit: int, after: str | None) -> pages.Page[Event]:
+    """A page of a job's events, newest first. Raises JobNotFound, UnknownCursor."""
+    job = get(session, project_id, job_id)
+    after_seq = None if after is None else _cursor(events.find(session, job.id, after) if ids.is_plain(after) else None)
+    return events.page(session, job.id, limit=limit, after_seq=after_seq)
+
+
+def checkpoints_page(
+    session: Session, project_id: str, job_id: str, *, limit: int, after: str | None
+) -> pages.Page[tuple[Checkpoint, str]]:
+    """A page of a job's checkpoints, newest first, each with its model's name. Raises JobNotFound, UnknownCursor."""
+    job = get(session, project_id, job_id)
+    after_seq = None if after is None else _cursor(models.find_checkpoint(session, job.id, after))
+    return models.checkpoints_page(session, job.id, limit, after_seq)
+
+
+def cancel(session: Session, project_id: str, job_id: str) -> Job:
+    """Cancel a job that is not over. Raises JobNotFound, JobIsFinal."""
+    note = transitions.Note("The job was cancelled on the user's request", level="warn")
+    if ids.is_plain(job_id):
+        cancelled = transitions.move(session, job_id, states.CANCELLED, note=note, project_id=project_id)
+        if cancelled is not None:
+            return cancelled
+    raise JobIsFinal(job_id, get(session, project_id, job_id).status)
+
+
+def adapter(session: Session, project_id: str, job_id: str) -> TunedModel:
+    """The model a job made. Raises JobNotFound, and AdapterMissing before it exists and after it was deleted."""
+    job = get(session, project_id, job_id)
+    model = models.find(session, project_id, job.fine_tuned_model) if job.fine_tuned_model else None
+    if model is None:
+        raise AdapterMissing
+    return model
+
+
+def checkpoint_adapter(session: Session, project_id: str, job_id: str, checkpoint_id: str) -> TunedModel:
+    """The model of one checkpoint of a job. Raises JobNotFound, CheckpointNotFound."""
+    job = get(session, project_id, job_id)
+    checkpoint = models.find_checkpoint(session, job.id, checkpoint_id)
+    if checkpoint is None:
+        raise CheckpointNotFound(checkpoint_id)
+    return models.model_of(session, checkpoint)
+
+
+def _cursor(row: Job | Event | Checkpoint | None) -> int:
+    if row is None:
+        raise UnknownCursor
+    return row.seq
+
+
+def _check_offered(body: JobRequest) -> None:
+    if body.method is not None and body.method.type != SUPERVISED:
+        raise MethodNotOffered(body.method.type)
+    if body.integrations:
+        raise IntegrationNotConfigured
+    if body.suffix is not None and not models.normalise_suffix(body.suffix):
+        raise InvalidSuffix
+
+
+def _check_file(session: Session, project_id: str, file_id: str, param: str) -> None:
+    file = files.find(session, project_id, file_id)
+    if file is None:
+        raise InvalidFile(f"The file '{file_id}' does not exist.", param=param)
+    if file.purpose != FINE_TUNE:
+        raise InvalidFile(f"The file '{file_id}' has purpose '{file.purpose}', not '{FINE_TUNE}'.", param=param)
+
+
+def _hyperparameters(session: Session, body: JobRequest, start: models.Start) -> dict[str, Any]:
+    """What the two places of a body ask for together, checked against the base model and the model it starts from."""
+    block = body.method.supervised.hyperparameters if body.method and body.method.supervised else None
+    asked = hyperparameters.merge(body.hyperparameters, block)
+    hyperparameters.check(asked, start.entry)
+    if "early_stopping_patience" in asked and body.validation_file is None:
+        raise InvalidHyperparameter("early_stopping_patience", "Early stopping needs a validation_file.")
+    return hyperparameters.with_shape_of(_shape(session, start.parent), asked, start.entry)
+
+
+def _shape(session: Session, parent: TunedModel | None) -> dict[str, Any]:
+    """The hyperparameters that fix an adapter's shape, as the job that made `parent` had them."""
+    made_by = session.get(Job, parent.job_id) if parent is not None and parent.job_id else None
+    if made_by is None or made_by.resolved is None:
+        return {}
+    return {name: made_by.resolved[name] for name in hyperparameters.SHAPE_NAMES}
+
+
+def _new_job(session: Session, project_id: str, body: JobRequest, start: models.Start, asked: dict[str, Any]) -> Job:
+    priority = session.scalar(sa.select(Project.priority).where(Project.id == project_id))
+    job = Job(
+        id=ids.new("ftjob-"),
+        project_id=project_id,
+        status=states.VALIDATING,
+        model=start.parent.name if start.parent else start.entry.id,
+        base_model=start.entry.id,
+        base_key=start.entry.base_key,
+        parent_model=start.parent.name if start.parent else None,
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        method=SUPERVISED,
+        request=asked,
+        suffix=body.suffix,
+        seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
+        deterministic=asked.get("deterministic", False),
+        priority=priority or 0,
+    )
+    # A JSONB attribute that is set to None becomes JSON's null; left alone it becomes SQL's, which filters expect.
+    if body.metadata is not None:
+        job.user_metadata = body.metadata
+    if body.integrations is not None:
+        job.integrations = []
+    session.add(job)
+    session.flush()
+    return job

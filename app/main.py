@@ -1,0 +1,43 @@
+"""The application: what it needs, what is around every request, and which routers answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import db, storage
+from app.auth.deps import KeyCache
+from app.config import Settings
+from app.files.routes import router as files
+from app.http import errors, health
+from app.http.middleware import RequestMiddleware
+from app.jobs.routes import router as jobs
+from app.models import catalog
+from app.models.routes import router as models
+from app.queue import Bell
+
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})  # everything else needs a key
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API over the configured database and object store. Connects to nothing until it is asked."""
+    settings = settings or Settings()
+    engine = db.create_engine(settings.database_url, pool_size=settings.database_pool_size)
+    db.configure(engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.dispose()
+
+    app = FastAPI(title="Tunesmith", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    app.state.settings = settings
+    app.state.store = storage.open_store(settings)
+    app.state.catalog = catalog.load(settings.catalog_path, catalog.lock_path(settings.models_dir))
+    app.state.bell = Bell(settings)
+    app.state.keys = KeyCache()
+    errors.install(app)
+    app.add_middleware(RequestMiddleware)
+    for router in (health.router, files, jobs, models):
+        app.include_router(router)
+    return app

@@ -1,0 +1,141 @@
+"""`tunesmith catalog pull`: fetch a base model once, pin its revision, and remember the hash of every file."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from app.models.catalog import LOCAL_REVISION, CatalogEntry, CatalogError, LockedFile, LockedModel, read_lock
+
+# What a base model consists of. Anything else in a repository (pickles, code, images) is left there.
+WANTED_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+UNWANTED_FOLDERS = ("original/", "onnx/", ".cache/")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository; `sha256` is what the Hub says of large files, None for small ones."""
+
+    name: str
+    size: int  # bytes
+    sha256: str | None
+
+
+class Hub(Protocol):
+    """The part of the Hub that a pull needs; tests pass their own."""
+
+    def resolve(self, repository: str, revision: str | None) -> tuple[str, list[RemoteFile]]:
+        """The commit that `revision` (None: the newest) stands for, and its files."""
+        ...
+
+    def fetch(self, repository: str, revision: str, name: str, folder: Path) -> None:
+        """Put one file of a commit into `folder`, whole or not at all."""
+        ...
+
+
+class HuggingFaceHub:
+    """The real Hub, through huggingface_hub (its token comes from that library's own login)."""
+
+    def resolve(self, repository: str, revision: str | None) -> tuple[str, list[RemoteFile]]:
+        from huggingface_hub import HfApi
+
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        files = [
+            RemoteFile(found.rfilename, found.size or 0, found.lfs.sha256 if found.lfs else None)
+            for found in info.siblings or []
+        ]
+        return str(info.sha), files
+
+    def fetch(self, repository: str, revision: str, name: str, folder: Path) -> None:
+        from huggingface_hub import hf_hub_download
+
+        hf_hub_download(repository, name, revision=revision, local_dir=folder)
+
+
+def pull(
+    entry: CatalogEntry, models_dir: Path, lock: Path, *, hub: Hub, say: Callable[[str], None] = lambda _: None
+) -> LockedModel:
+    """Fetch and pin one base model. Safe to run again after an interruption. Raises CatalogError.
+
+    A file whose hash differs from the Hub's, or from what an earlier pull of the same revision locked, is refused.
+    """
+    if entry.path is not None:
+        locked = LockedModel(source=entry.id, revision=LOCAL_REVISION, files=_hash_folder(entry.path))
+    else:
+        locked = _fetch(entry, models_dir, read_lock(lock).get(entry.id), hub, say)
+    _write_lock(lock, entry.id, locked)
+    return locked
+
+
+def _fetch(
+    entry: CatalogEntry, models_dir: Path, before: LockedModel | None, hub: Hub, say: Callable[[str], None]
+) -> LockedModel:
+    assert entry.hub is not None
+    pinned = entry.revision if entry.revision != "unpinned" else None
+    revision, remote = hub.resolve(entry.hub, pinned)
+    folder = models_dir / entry.id / revision
+    partial = folder.with_name(f"{revision}.partial")
+    source = folder if folder.is_dir() else partial
+    source.mkdir(parents=True, exist_ok=True)
+    files: dict[str, LockedFile] = {}
+    for file in filter(_wanted, remote):
+        files[file.name] = _bring(entry.hub, revision, file, source, hub, say)
+        known = before.files.get(file.name) if before is not None and before.revision == revision else None
+        if known is not None and known != files[file.name]:
+            raise CatalogError(f"{entry.id}: {file.name} differs from the lock file")
+    _check_config(entry.id, source)
+    if source is partial:
+        shutil.rmtree(partial / ".cache", ignore_errors=True)
+        partial.rename(folder)
+    return LockedModel(source=entry.hub, revision=revision, files=files)
+
+
+def _bring(
+    repository: str, revision: str, file: RemoteFile, folder: Path, hub: Hub, say: Callable[[str], None]
+) -> LockedFile:
+    path = folder / file.name
+    if not path.is_file() or path.stat().st_size != file.size:
+        say(f"{file.name} ({file.size / 1e6:,.1f} MB)")
+        hub.fetch(repository, revision, file.name, folder)
+    found = _hash(path)
+    if file.sha256 is not None and found.sha256 != file.sha256:
+        path.unlink()
+        raise CatalogError(f"{repository}: {file.name} does not have the hash the Hub states")
+    return found
+
+
+def _wanted(file: RemoteFile) -> bool:
+    return file.name.endswith(WANTED_SUFFIXES) and not file.name.startswith(UNWANTED_FOLDERS)
+
+
+def _check_config(name: str, folder: Path) -> None:
+    """Refuse a model that asks for code of its own to be run."""
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and "auto_map" in content:
+            raise CatalogError(f"{name}: {path.name} asks for remote code (auto_map), which is never run")
+    if not (folder / "config.json").is_file():
+        raise CatalogError(f"{name}: there is no config.json")
+
+
+def _hash_folder(folder: Path) -> dict[str, LockedFile]:
+    _check_config(folder.name, folder)
+    return {path.name: _hash(path) for path in sorted(folder.iterdir()) if path.name.endswith(WANTED_SUFFIXES)}
+
+
+def _hash(path: Path) -> LockedFile:
+    with path.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    return LockedFile(size=path.stat().st_size, sha256=digest)
+
+
+def _write_lock(path: Path, name: str, locked: LockedModel) -> None:
+    models = {**read_lock(path), name: locked}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    content = {key: models[key].model_dump() for key in sorted(models)}
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

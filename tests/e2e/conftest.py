@@ -1,0 +1,82 @@
+"""Whole stacks for the end-to-end tests, one a run: objects in a folder, and objects in S3 over real HTTP."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stack import BUCKET, ROOT, Journey, Up
+
+TICKETS = ROOT / "examples" / "support-tickets"
+CLIENTS = ROOT / ".e2e-clients"
+
+
+@pytest.fixture(scope="session")
+def folder_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`tunesmith up` as it is by default."""
+    up = Up(tmp_path_factory.mktemp("folder") / "data").start()
+    yield up
+    assert up.stop() == 0, up.errors
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 service over HTTP with one bucket; returns its URL."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="id", aws_secret_access_key="secret"
+    )
+    client.create_bucket(Bucket=BUCKET)
+    yield url
+    client.close()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_stack(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> Iterator[Up]:
+    """`tunesmith up` with its objects in S3, below a prefix of a bucket."""
+    settings = {
+        "TUNESMITH_STORAGE_URL": f"s3://{BUCKET}/some/prefix",
+        "TUNESMITH_S3_ENDPOINT_URL": s3_endpoint,
+        "TUNESMITH_S3_ACCESS_KEY_ID": "id",
+        "TUNESMITH_S3_SECRET_ACCESS_KEY": "secret",
+    }
+    up = Up(tmp_path_factory.mktemp("s3") / "data", settings).start()
+    yield up
+    assert up.stop() == 0, up.errors
+
+
+@pytest.fixture(scope="session")
+def tickets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short train.jsonl and valid.jsonl of the example's tickets."""
+    folder = tmp_path_factory.mktemp("tickets")
+    for name, rows in (("train", 60), ("valid", 10)):
+        lines = (TICKETS / f"{name}.jsonl").read_text("utf-8").splitlines(keepends=True)[:rows]
+        (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def old_client() -> Path:
+    """A folder with openai 1.109.1 and what it needs, installed once for this checkout."""
+    folder = CLIENTS / "openai-1.109.1"
+    if not (folder / "openai").is_dir():
+        partial = CLIENTS / f"partial-{os.getpid()}"
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]
+        subprocess.run([*install, str(partial), "openai==1.109.1"], check=True)
+        partial.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def journey(tickets: Path) -> Journey:
+    return Journey(tickets)

@@ -1,0 +1,195 @@
+"""From a prepared dataset to packed streams: which examples make a step, and how a step is cut into passes.
+
+A dataset is read through mmap. A step is `batch_size` examples; its rows are packed without padding into passes of at
+most a budget of tokens. Everything that the layers need to know about a pass is worked out here, once.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from worker.engine.attention import Segments
+from worker.engine.lora import Run
+
+DTYPES = {"U32": np.uint32, "I32": np.int32, "I64": np.int64, "F32": np.float32}
+COLUMNS = {"tokens": np.uint32, "offsets": np.int64, "weights": np.float32, "example": np.int32}
+
+
+class BadDataset(Exception):
+    """A directory that does not hold a prepared dataset, or one that this base cannot read."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of tokens (u32), their target weights (f32) and the example that each row belongs to.
+
+    Row r is tokens[offsets[r]:offsets[r + 1]]; example e is rows[first_row[e]:first_row[e + 1]].
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    weights: np.ndarray
+    first_row: np.ndarray
+    sha256: str
+
+    @property
+    def examples(self) -> int:
+        return len(self.first_row) - 1
+
+    def rows(self, example: int) -> range:
+        return range(int(self.first_row[example]), int(self.first_row[example + 1]))
+
+    def row_tokens(self, row: int) -> int:
+        return int(self.offsets[row + 1] - self.offsets[row])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one optimizer step, cut into passes. `weight` is the sum of target weights over the whole step."""
+
+    passes: list[list[int]]
+    weight: float
+    targets: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One packed pass on the device: tokens and positions (1, tokens); positions, targets, coefficients (targets,)."""
+
+    tokens: torch.Tensor
+    position_ids: torch.Tensor
+    segments: Segments
+    runs: tuple[Run, ...]
+    predicting: torch.Tensor
+    targets: torch.Tensor
+    coefficients: torch.Tensor
+
+    @property
+    def length(self) -> int:
+        return self.tokens.shape[1]
+
+
+def open_dataset(directory: Path, vocabulary: int) -> Dataset:
+    """Map a prepared dataset. Raises BadDataset when a file is missing, torn or at odds with itself or the base."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_bytes())
+        columns = _map_safetensors(directory / "data.safetensors")
+        tokens, offsets, weights, example = (columns[name] for name in COLUMNS)
+        digest = str(manifest["sha256"]["data.safetensors"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadDataset(f"{directory.name} is not a prepared dataset: {error!r}") from error
+    if manifest.get("version") != 1:
+        raise BadDataset(f"prepared dataset version {manifest.get('version')!r} is not known")
+    _check(tokens, offsets, weights, example, vocabulary)
+    first_row = np.searchsorted(example, np.arange(int(example[-1]) + 2))
+    if np.any(np.diff(first_row) < 1):
+        raise BadDataset("an example has no row")
+    return Dataset(tokens, offsets, weights, first_row, digest)
+
+
+def _check(tokens: np.ndarray, offsets: np.ndarray, weights: np.ndarray, example: np.ndarray, vocabulary: int) -> None:
+    if len(example) == 0 or len(offsets) != len(example) + 1 or len(weights) != len(tokens):
+        raise BadDataset("the columns of the dataset differ in length, or it has no row")
+    if offsets[0] != 0 or offsets[-1] != len(tokens) or np.any(np.diff(offsets) < 1):
+        raise BadDataset("the offsets of the dataset do not cut its tokens into rows")
+    if example[0] != 0 or np.any(np.diff(example) < 0):
+        raise BadDataset("the examples of the dataset are out of order")
+    if tokens.max() >= vocabulary:
+        raise BadDataset(f"token {tokens.max()} is outside the base model's vocabulary of {vocabulary}")
+    if not np.all(np.isfinite(weights)) or weights.min() < 0 or np.any(weights[offsets[:-1]] > 0):
+        raise BadDataset("a target weight is negative, not finite, or on a row's first token")
+
+
+def _map_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The known columns as read-only views of the file (safetensors: 8-byte length, JSON header, data)."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError("the header is longer than the file")
+        header = json.loads(file.read(size))
+    data = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + size)
+    columns = {}
+    for name, dtype in COLUMNS.items():
+        start, stop = header[name]["data_offsets"]
+        if DTYPES.get(header[name]["dtype"]) is not dtype or stop > len(data) or len(header[name]["shape"]) != 1:
+            raise ValueError(f"column {name} is not a vector of {np.dtype(dtype)}, or is cut short")
+        columns[name] = data[start:stop].view(dtype)
+    return columns
+
+
+def epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
+    """The order of the examples in an epoch: a function of seed and epoch alone, so there is nothing to save."""
+    return np.random.Generator(np.random.Philox([seed, epoch])).permutation(examples)
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    return math.ceil(examples / batch_size)
+
+
+def cut(dataset: Dataset, examples: np.ndarray, *, budget: int, regime_from: float, each_length: bool) -> Batch:
+    """Pack the examples' rows, in order, into passes of at most `budget` tokens (a longer row gets its own pass).
+
+    Rows longer than `regime_from` tokens use another rope table, and with `each_length` one per length; rows of
+    different tables never share a pass.
+    """
+    groups: dict[int, list[int]] = {}
+    rows = [row for example in examples for row in dataset.rows(int(example))]
+    for row in rows:
+        length = dataset.row_tokens(row)
+        regime = 0 if length <= regime_from else length if each_length else 1
+        groups.setdefault(regime, []).append(row)
+    passes = [part for group in groups.values() for part in _fill(dataset, group, budget)]
+    weights = [dataset.weights[dataset.offsets[row] : dataset.offsets[row + 1]] for row in rows]
+    return Batch(
+        passes,
+        weight=math.fsum(float(w.sum(dtype=np.float64)) for w in weights),
+        targets=sum(int(np.count_nonzero(w)) for w in weights),
+        tokens=sum(len(w) for w in weights),
+    )
+
+
+def _fill(dataset: Dataset, rows: list[int], budget: int) -> Iterator[list[int]]:
+    """In order, and about equally full: three passes of 700 rather than two of 1,000 and one of 100."""
+    lengths = [dataset.row_tokens(row) for row in rows]
+    share = min(budget, math.ceil(sum(lengths) / math.ceil(sum(lengths) / budget)) + max(lengths))
+    part: list[int] = []
+    filled = 0
+    for row, length in zip(rows, lengths, strict=True):
+        if part and filled + length > share:
+            yield part
+            part, filled = [], 0
+        part.append(row)
+        filled += length
+    yield part
+
+
+def pack(dataset: Dataset, rows: list[int], *, slot: int, weight: float, device: torch.device) -> Stream:
+    """Lay rows end to end as one stream for one slot; each target's coefficient is its weight / `weight`."""
+    spans = [(int(dataset.offsets[row]), int(dataset.offsets[row + 1])) for row in rows]
+    lengths = np.array([stop - start for start, stop in spans])
+    edges = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = np.concatenate([dataset.tokens[start:stop] for start, stop in spans]).astype(np.int64)
+    weights = np.concatenate([dataset.weights[start:stop] for start, stop in spans])
+    targets = np.flatnonzero(weights)
+    positions = np.concatenate([np.arange(n) for n in lengths])
+    bounds = tuple((int(a), int(b)) for a, b in itertools.pairwise(edges))
+    return Stream(
+        tokens=_to(tokens, device)[None],
+        position_ids=_to(positions, device)[None],
+        segments=Segments(bounds, _to(edges.astype(np.int32), device), int(lengths.max())),
+        runs=(Run(slot, 0, int(edges[-1])),),
+        predicting=_to(targets - 1, device),
+        targets=_to(tokens[targets], device),
+        coefficients=_to((weights[targets] / weight).astype(np.float32), device),
+    )
+
+
+def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)

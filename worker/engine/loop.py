@@ -1,0 +1,179 @@
+"""Supervised training of one job, from its first step to its last.
+
+`train` is a generator: it gives way after every pass, so that the server can take turns between jobs. All that a pass
+leaves behind lies in the job itself, hence whoever runs in between changes nothing.
+"""
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from worker.engine import batches, directories, export, resume
+from worker.engine.base_model import Base
+from worker.engine.batches import Batch, Dataset, Stream
+from worker.engine.job import SUBSET, Job
+from worker.engine.loss import Losses, weighted_nll
+from worker.engine.optimizer import clip, learning_rate
+
+Report = Callable[..., None]
+Metrics = dict[str, float]
+
+
+class Diverged(Exception):
+    """The loss or the gradient is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a job did before it gave way: tokens it read, and whether it now stands between two optimizer steps."""
+
+    tokens: int
+    boundary: bool = False
+
+
+def train(job: Job, base: Base, report: Report) -> Iterator[Turn]:
+    """Train until the last step or the early stop, reporting on the way. Raises Diverged."""
+    saved_at = time.monotonic()
+    while not job.done:
+        metrics = yield from optimizer_step(job, base)
+        metrics |= yield from evaluations(job, base)
+        job.progress.metrics = {name: metrics[name] for name in metrics if name not in {"tokens", "seconds"}}
+        report(
+            "step", **_where(job), total_steps=job.total_steps, trained_tokens=job.progress.trained_tokens, **metrics
+        )
+        if job.at_epoch_end and not job.done:
+            checkpoint(job, base, report)
+        if not job.done and time.monotonic() - saved_at >= job.spec.resume_interval_seconds:
+            report("resume_state", job=job.id, step=job.progress.step, path=str(save(job)))
+            saved_at = time.monotonic()
+        yield Turn(0, boundary=True)
+    path = checkpoint(job, base, report)
+    report(
+        "finished",
+        job=job.id,
+        step=job.progress.step,
+        path=str(path),
+        trained_tokens=job.progress.trained_tokens,
+        metrics=job.progress.metrics,
+    )
+
+
+def optimizer_step(job: Job, base: Base) -> Generator[Turn, None, Metrics]:
+    """One step over `batch_size` examples, pass by pass; returns its metrics."""
+    spec, progress = job.spec, job.progress
+    batch, seconds = job.next_batch(base), 0.0
+    sums = torch.zeros(2, device=base.bank.device)
+    job.adapter.grad.zero_()
+    for rows in batch.passes:
+        started = time.perf_counter()
+        stream = _pack(job, job.dataset, rows, batch, base)
+        losses = _losses(base, stream, training=True)
+        losses.total.backward()
+        sums += torch.stack([losses.total.detach(), losses.correct.sum()])
+        seconds += time.perf_counter() - started
+        yield Turn(stream.length)
+    started = time.perf_counter()
+    norm = clip(job.adapter.grad, spec.max_grad_norm)
+    loss, correct, grad_norm = torch.cat([sums, norm[None]]).tolist()
+    _demand_finite(progress.step + 1, train_loss=loss, grad_norm=grad_norm)
+    rate = learning_rate(spec, progress.step, job.total_steps)
+    job.optimizer.param_groups[0]["lr"] = rate
+    job.optimizer.step()
+    job.adapter.publish()
+    progress.step += 1
+    progress.trained_tokens += batch.tokens
+    return {
+        "train_loss": loss,
+        "train_mean_token_accuracy": correct / batch.targets,
+        "learning_rate": rate,
+        "grad_norm": grad_norm,
+        "tokens": batch.tokens,
+        "seconds": seconds + time.perf_counter() - started,
+    }
+
+
+def evaluations(job: Job, base: Base) -> Generator[Turn, None, Metrics]:
+    """Validation where it is due: a fixed part every `eval_interval` steps, and everything at the end of an epoch."""
+    interval = job.spec.eval_interval
+    due = job.at_epoch_end or (interval is not None and job.progress.step % interval == 0)
+    if job.validation is None or not due:
+        return {}
+    metrics: Metrics = {}
+    if not job.at_epoch_end or job.validation.examples > SUBSET:
+        metrics |= yield from _evaluate(job, base, whole=False)
+    if job.at_epoch_end:
+        whole = yield from _evaluate(job, base, whole=True)
+        metrics = whole | metrics | {f"full_{name}": value for name, value in whole.items()}
+    if interval is not None or job.at_epoch_end:
+        _judge(job, metrics["valid_loss"] if interval else metrics["full_valid_loss"])
+    return metrics
+
+
+def _evaluate(job: Job, base: Base, *, whole: bool) -> Generator[Turn, None, Metrics]:
+    assert job.validation is not None
+    batch = job.validation_batch(base, whole=whole)
+    sums = torch.zeros(2, device=base.bank.device)
+    for rows in batch.passes:
+        with torch.no_grad():
+            stream = _pack(job, job.validation, rows, batch, base)
+            losses = _losses(base, stream, training=False)
+            sums += torch.stack([losses.total, losses.correct.sum()])
+        yield Turn(stream.length)
+    loss, correct = sums.tolist()
+    _demand_finite(job.progress.step, valid_loss=loss)
+    return {"valid_loss": loss, "valid_mean_token_accuracy": correct / batch.targets}
+
+
+def _judge(job: Job, loss: float) -> None:
+    """Stop early once `early_stopping_patience` evaluations on end brought no new best."""
+    progress, patience = job.progress, job.spec.early_stopping_patience
+    if progress.best is None or loss < progress.best:
+        progress.best, progress.worse = loss, 0
+        return
+    progress.worse += 1
+    progress.stopped = patience is not None and progress.worse >= patience
+
+
+def checkpoint(job: Job, base: Base, report: Report) -> Path:
+    """Write the adapter as it is now, and say so."""
+    path = job.out / "checkpoints" / f"step-{job.progress.step:06d}"
+    with directories.whole(path) as draft:
+        export.write_adapter(draft, job.adapter, base_name=base.name, targets=job.spec.lora_target_modules)
+    report(
+        "checkpoint",
+        job=job.id,
+        step=job.progress.step,
+        epoch=job.epoch,
+        path=str(path),
+        metrics=job.progress.metrics,
+    )
+    return path
+
+
+def save(job: Job) -> Path:
+    """Write a resume state; call it between steps only."""
+    path = job.out / "resume" / f"step-{job.progress.step:06d}"
+    resume.write(path, job.resume_state())
+    return path
+
+
+def _pack(job: Job, dataset: Dataset, rows: list[int], batch: Batch, base: Base) -> Stream:
+    return batches.pack(dataset, rows, slot=job.slot, weight=batch.weight, device=base.bank.device)
+
+
+def _losses(base: Base, stream: Stream, *, training: bool) -> Losses:
+    hidden = base.hidden(stream, training=training)
+    return weighted_nll(base.head, hidden, stream.predicting, stream.targets, stream.coefficients)
+
+
+def _demand_finite(step: int, **metrics: float) -> None:
+    if bad := [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]:
+        raise Diverged(f"at step {step}, {' and '.join(bad)}")
+
+
+def _where(job: Job) -> dict[str, object]:
+    return {"job": job.id, "step": job.progress.step, "epoch": job.progress.step / job.steps_per_epoch}

@@ -1,0 +1,221 @@
+"""The LoRA bank: K slots of adapters over one frozen base, read and trained from one packed stream.
+
+y = x Wᵀ + s·(x Aᵀ) Bᵀ (Hu et al. 2021, arXiv 2106.09685). The base product runs once over everybody's tokens; each run
+of rows then adds its own slot's low-rank term in place. Slices, never masks, keep jobs apart: a NaN of one job is not
+multiplied into another's sum. Gradients go straight into the slot's fp32 buffer; the base gets none.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from worker.engine.frozen_linear import FrozenLinear
+
+NO_ADAPTER = -1
+
+
+@dataclass(frozen=True)
+class Run:
+    """Tokens start..stop of the stream belong to `slot`; NO_ADAPTER runs on the bare base."""
+
+    slot: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """One linear's share of an adapter: views into the adapter's flat buffers. A (rank, in), B (out, rank)."""
+
+    A: torch.Tensor
+    B: torch.Tensor
+    A_grad: torch.Tensor
+    B_grad: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One job's LoRA weights over all its linears, flat.
+
+    `master` and `grad` are fp32 (parameters,); `compute` holds master's values in the dtype of the forward pass.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float
+    master: torch.Tensor
+    grad: torch.Tensor
+    compute: torch.Tensor
+    sites: dict[str, Site]
+    noise: torch.Generator
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def publish(self) -> None:
+        """Round the masters into the weights that the forward pass reads."""
+        self.compute.copy_(self.master)
+
+
+@dataclass
+class LoraBank:
+    """The adapters in their slots, and which run of the present stream uses which.
+
+    `anchor` is an empty leaf that asks for a gradient, so that autograd records the first layers too although neither
+    their input nor the base weights do.
+    """
+
+    adapters: list[Adapter | None]
+    device: torch.device
+    dtype: torch.dtype
+    shapes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    runs: tuple[Run, ...] = ()
+    training: bool = False
+
+    def __post_init__(self) -> None:
+        self.anchor = torch.zeros(0, device=self.device, requires_grad=True)
+
+    def free_slot(self) -> int | None:
+        return next((slot for slot, adapter in enumerate(self.adapters) if adapter is None), None)
+
+    def read(self, runs: tuple[Run, ...], *, training: bool) -> None:
+        """Set who owns the tokens of the next pass; dropout is on only in training."""
+        self.runs = runs
+        self.training = training
+
+
+def allocate(bank: LoraBank, *, rank: int, alpha: float, dropout: float, targets: list[str], seed: int) -> Adapter:
+    """A fresh adapter on every linear whose last name is in `targets`: A uniform as in peft (kaiming, a = √5), B zero.
+
+    Raises ValueError when a target is not among the base's linears.
+    """
+    names = [name for name in bank.shapes if name.rsplit(".", 1)[-1] in set(targets)]
+    if unknown := set(targets) - {name.rsplit(".", 1)[-1] for name in names}:
+        raise ValueError(f"the base has no linear called {', '.join(sorted(unknown))}")
+    size = sum(rank * sum(bank.shapes[name]) for name in names)
+    master, grad = (torch.zeros(size, device=bank.device) for _ in range(2))
+    compute = torch.zeros(size, device=bank.device, dtype=bank.dtype)
+    sites = _sites(bank, names, rank, compute, grad)
+    noise = torch.Generator(bank.device).manual_seed(seed)
+    adapter = Adapter(rank, alpha, dropout, master, grad, compute, sites, noise)
+    _initialise(adapter, bank, torch.Generator().manual_seed(seed))
+    return adapter
+
+
+def views(
+    bank: LoraBank, names: list[str], rank: int, flat: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Cut a flat buffer into (A, B) per linear, in the order of the names."""
+    cut, start = {}, 0
+    for name in names:
+        out, inner = bank.shapes[name]
+        middle, stop = start + rank * inner, start + rank * (inner + out)
+        cut[name] = (flat[start:middle].view(rank, inner), flat[middle:stop].view(out, rank))
+        start = stop
+    return cut
+
+
+def _sites(bank: LoraBank, names: list[str], rank: int, compute: torch.Tensor, grad: torch.Tensor) -> dict[str, Site]:
+    weights, grads = views(bank, names, rank, compute), views(bank, names, rank, grad)
+    return {name: Site(*weights[name], *grads[name]) for name in names}
+
+
+def _initialise(adapter: Adapter, bank: LoraBank, generator: torch.Generator) -> None:
+    """Drawn on the CPU whatever the device, so that a seed means the same adapter everywhere."""
+    for A, _ in views(bank, list(adapter.sites), adapter.rank, adapter.master).values():
+        bound = 1 / math.sqrt(A.shape[1])
+        A.copy_(torch.empty(A.shape).uniform_(-bound, bound, generator=generator))
+    adapter.publish()
+
+
+class LoraLinear(nn.Module):
+    """Stands where the base model had a linear, and adds to it what the bank holds under this name."""
+
+    def __init__(self, name: str, linear: nn.Linear, bank: LoraBank) -> None:
+        super().__init__()
+        self.name = name
+        self.frozen = FrozenLinear(linear)
+        self.bank = bank
+        bank.shapes[name] = (self.frozen.out_features, self.frozen.in_features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (…, tokens, in) → (…, tokens, out), where tokens are those of the bank's present stream."""
+        terms = [term for run in self.bank.runs if (term := self._term(run, x)) is not None]
+        return _LowRankSum.apply(x, self.bank.anchor, self.frozen, terms)
+
+    def _term(self, run: Run, x: torch.Tensor) -> "_Term | None":
+        adapter = self.bank.adapters[run.slot] if run.slot != NO_ADAPTER else None
+        site = adapter.sites.get(self.name) if adapter else None
+        if adapter is None or site is None:
+            return None
+        mask = None
+        if self.bank.training and adapter.dropout > 0:
+            keep = 1 - adapter.dropout
+            mask = torch.empty((run.stop - run.start, x.shape[-1]), device=x.device, dtype=x.dtype)
+            mask.bernoulli_(keep, generator=adapter.noise).div_(keep)
+        return _Term(run.start, run.stop, site, adapter.scale, mask)
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One run's low-rank term; `mask` (tokens, in) is the dropout multiplier of its input."""
+
+    start: int
+    stop: int
+    site: Site
+    scale: float
+    mask: torch.Tensor | None
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        return x[self.start : self.stop]
+
+    def input(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rows(x) if self.mask is None else self.rows(x) * self.mask
+
+
+class _LowRankSum(torch.autograd.Function):
+    """Base output plus every run's low-rank term, each added in place: no fp32 copies of x or y as peft makes."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        x: torch.Tensor,
+        anchor: torch.Tensor,
+        frozen: FrozenLinear,
+        terms: list[_Term],
+    ) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        y = frozen(flat)
+        hidden = [term.input(flat) @ term.site.A.T for term in terms]
+        for term, h in zip(terms, hidden, strict=True):
+            term.rows(y).addmm_(h, term.site.B.T, alpha=term.scale)
+        ctx.frozen, ctx.terms = frozen, terms  # type: ignore[attr-defined]
+        ctx.save_for_backward(flat, *hidden)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        flat, *hidden = ctx.saved_tensors  # type: ignore[attr-defined]
+        dy = grad.reshape(-1, grad.shape[-1])
+        wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+        dx = ctx.frozen.grad_input(dy) if wanted else None  # type: ignore[attr-defined]
+        for term, h in zip(ctx.terms, hidden, strict=True):  # type: ignore[attr-defined]
+            _term_backward(term, flat, h, term.rows(dy), None if dx is None else term.rows(dx))
+        return None if dx is None else dx.view(*grad.shape[:-1], -1), None, None, None
+
+
+def _term_backward(term: _Term, x: torch.Tensor, h: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor | None) -> None:
+    """The rank-sized product first: dH = s·dY B, then dA = dHᵀ X, dB = s·dYᵀ H, dX += dH A."""
+    site = term.site
+    dh = (dy @ site.B).mul_(term.scale)
+    site.B_grad.add_(dy.T @ h, alpha=term.scale)
+    site.A_grad.add_(dh.T @ term.input(x))
+    if dx is None:
+        return
+    if term.mask is None:
+        dx.addmm_(dh, site.A)
+    else:
+        dx.addcmul_(dh @ site.A, term.mask)

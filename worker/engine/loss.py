@@ -1,0 +1,97 @@
+"""Weighted cross entropy through the frozen head, only where a token carries loss.
+
+The head's products run in the model's dtype, the softmax in fp32, over chunks of positions, and the gradient of the
+hidden state is made on the way forward: neither all logits nor a gradient of the head's weight ever exist.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output layer: weight (vocabulary, hidden). Logits are scaled by `scale`, then soft-capped."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    scale: float
+    softcap: float | None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """`total` is the sum of coefficient × NLL, and differentiable; `nll` and `correct` (targets,) are not."""
+
+    total: torch.Tensor
+    nll: torch.Tensor
+    correct: torch.Tensor
+
+
+def logits(head: Head, hidden: torch.Tensor) -> torch.Tensor:
+    """hidden (positions, hidden) → fp32 (positions, vocabulary), as the model itself gives them."""
+    raw = linear(hidden, head.weight, head.bias).float()
+    if head.scale != 1:
+        raw.mul_(head.scale)
+    return raw if head.softcap is None else raw.div_(head.softcap).tanh_().mul_(head.softcap)
+
+
+def weighted_nll(
+    head: Head, hidden: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor, coefficients: torch.Tensor
+) -> Losses:
+    """hidden (tokens, hidden); position p predicts its target, weighted by its coefficient, all three (targets,)."""
+    total, nll, correct = _WeightedNll.apply(hidden, head, positions, targets, coefficients)
+    return Losses(total, nll, correct)
+
+
+class _WeightedNll(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: Head,
+        positions: torch.Tensor,
+        targets: torch.Tensor,
+        coefficients: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        read = hidden[positions]
+        nll = torch.empty(len(positions), device=hidden.device)
+        correct = torch.empty(len(positions), device=hidden.device, dtype=torch.bool)
+        grad = torch.empty_like(read) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(positions), CHUNK):
+            part = slice(start, start + CHUNK)
+            scores = logits(head, read[part])
+            correct[part] = scores.argmax(-1) == targets[part]
+            logprobs = torch.log_softmax(scores, -1)
+            nll[part] = -logprobs.gather(1, targets[part, None])[:, 0]
+            if grad is not None:
+                grad[part] = _hidden_gradient(head, scores, logprobs, targets[part], coefficients[part])
+        ctx.save_for_backward(positions, *([] if grad is None else [grad]))
+        ctx.shape = hidden.shape
+        ctx.mark_non_differentiable(nll, correct)
+        return (nll * coefficients).sum(), nll, correct
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        positions, grad = ctx.saved_tensors
+        full = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device)
+        full[positions] = grad * grad_total.to(grad.dtype)
+        return full, None, None, None, None
+
+
+def _hidden_gradient(
+    head: Head, scores: torch.Tensor, logprobs: torch.Tensor, targets: torch.Tensor, coefficients: torch.Tensor
+) -> torch.Tensor:
+    """d(coefficient × NLL)/d hidden; writes over `logprobs`."""
+    d = logprobs.exp_()
+    d[torch.arange(len(targets), device=d.device), targets] -= 1
+    d.mul_(coefficients[:, None])
+    if head.softcap is not None:
+        d.mul_(1 - (scores / head.softcap).square_())
+    if head.scale != 1:
+        d.mul_(head.scale)
+    return d.to(head.weight.dtype) @ head.weight

@@ -1,0 +1,194 @@
+"""`python -m worker.gpu`: trains, on one GPU or on the CPU, in an engine child with one resident base model."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from app import config, db, logs, queue, storage
+from app.config import Settings
+from app.jobs import claims, failures
+from app.jobs.claims import GiveBack, Load, Residence, Serve, Yield
+from app.jobs.tables import Job
+from app.models import catalog
+from app.models.catalog import Catalog, CatalogEntry
+from app.storage import Store
+from app.workers.service import GPU
+from worker import celery_process, runner
+from worker.node import Held, Node
+from worker.runner import Runner
+from worker.supervisor import Engine, EngineDied, EngineRefused
+
+log = logging.getLogger(__name__)
+
+CPU_SLOTS, GPU_SLOTS = 4, 8
+
+
+class Trainer:
+    """Decides which base is resident, keeps the engine alive, and runs claimed jobs in it."""
+
+    def __init__(self, settings: Settings, store: Store, models: Catalog) -> None:
+        self._settings, self._models = settings, models
+        self._runner = Runner(settings, store)
+        self._engine: Engine | None = None
+        self._entry: CatalogEntry | None = None
+        self._loaded_at = 0.0
+        self._yielding_since: float | None = None
+        self._suspects: set[str] = set()
+        self._lock = threading.Lock()  # one thread at a time starts engines and loads bases
+
+    def take(self, node: Node) -> Job | None:
+        """Claim the next job for the base that is, or now becomes, resident."""
+        if self._suspects:
+            return None  # a suspect runs alone
+        with db.reading() as session:
+            waiting = [queue for queue in claims.queues(session) if self._serves(queue.base_key)]
+        choice = claims.choose_base(self._residence(node), waiting)
+        self._note_yielding(choice)
+        if isinstance(choice, GiveBack):
+            node.hand_back_all()
+        if isinstance(choice, Load) and not self._load(node, choice.base_key):
+            return None
+        if not isinstance(choice, Load | Serve):
+            return None
+        return self._claim(node, choice.base_key)
+
+    def run(self, job: Job, held: Held) -> None:
+        """Run one claimed job in the engine; whatever happens to the engine happens to the job's attempt only."""
+        engine, entry = self._engine, self._entry
+        if engine is None or entry is None or entry.base_key != job.base_key or not engine.alive:
+            runner.take_back(job, failures.ENGINE_CRASHED)
+            return
+        try:
+            self._runner.run(job, held, entry, engine, alone=job.suspect)
+        finally:
+            self._suspects.discard(job.id)
+
+    def warm_up(self, node: Node) -> None:
+        """Start the engine, and load the base that the settings name, before the first job."""
+        entry = self._models.find(self._settings.warm_base) if self._settings.warm_base else None
+        if entry is not None and entry.available(self._settings.models_dir):
+            self._load(node, entry.base_key)
+        else:
+            with self._lock:
+                self._engine = self._running_engine()
+
+    def stop(self) -> None:
+        """End the engine."""
+        if self._engine is not None:
+            self._engine.stop()
+
+    def _claim(self, node: Node, base_key: str) -> Job | None:
+        if (self._engine is None or not self._engine.alive) and not self._load(node, base_key):
+            return None
+        with db.transaction() as session:
+            job = claims.claim_queued(
+                session,
+                worker_id=node.id,
+                lease_seconds=self._settings.lease_seconds,
+                base_key=base_key,
+                alone=node.running == 0,
+            )
+        if job is not None and job.suspect:
+            self._suspects.add(job.id)
+        return job
+
+    def _serves(self, base_key: str) -> bool:
+        return self._find(base_key) is not None
+
+    def _find(self, base_key: str) -> CatalogEntry | None:
+        for entry in self._models.entries:
+            if entry.base_key == base_key and entry.available(self._settings.models_dir):
+                return entry
+        return None
+
+    def _residence(self, node: Node) -> Residence:
+        now = time.monotonic()
+        return Residence(
+            base_key=self._entry.base_key if self._entry else None,
+            held=now - self._loaded_at,
+            running=node.running,
+            yielding=None if self._yielding_since is None else now - self._yielding_since,
+        )
+
+    def _note_yielding(self, choice: claims.Choice) -> None:
+        if not isinstance(choice, Yield | GiveBack):
+            self._yielding_since = None
+        elif self._yielding_since is None:
+            self._yielding_since = time.monotonic()
+
+    def _load(self, node: Node, base_key: str) -> bool:
+        """Make a base resident, in a new engine if the old one is gone; whether it worked."""
+        entry = self._find(base_key)
+        assert entry is not None
+        with self._lock:
+            try:
+                self._engine = self._running_engine()
+                loaded = self._engine.load_base(
+                    path=str(entry.directory(self._settings.models_dir)),
+                    key=entry.base_key,
+                    name=entry.published_name,
+                    dtype=self._settings.dtype if entry.dtype == "auto" else entry.dtype,
+                    device=self._settings.device,
+                    linears=list(entry.linears),
+                    slots=node.slots,
+                    threads=self._settings.engine_threads,
+                )
+            except (EngineDied, EngineRefused) as error:
+                log.exception("base.not_loaded", extra={"base": base_key, "reason": str(error)})
+                self._entry, node.base_key = None, None
+                return False
+        self._entry, node.base_key = entry, base_key
+        node.memory_bytes = loaded["memory_bytes"]
+        self._loaded_at = time.monotonic()
+        log.info("base.loaded", extra={"base": base_key, "seconds": loaded["seconds"], "dtype": loaded["dtype"]})
+        return True
+
+    def _running_engine(self) -> Engine:
+        if self._engine is not None and self._engine.alive:
+            return self._engine
+        if self._engine is not None:
+            self._engine.stop()
+        return Engine(config.environment({}))
+
+
+class GpuNode(Node):
+    """A node that has its engine ready before it says it is there, and ends it last."""
+
+    trainer: Trainer
+
+    def start(self) -> None:
+        self.trainer.warm_up(self)
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        self.trainer.stop()
+
+
+def create_node(settings: Settings) -> GpuNode:
+    """A GPU worker over the configured database and object store."""
+    store = storage.open_store(settings)
+    trainer = Trainer(settings, store, catalog.load(settings.catalog_path, catalog.lock_path(settings.models_dir)))
+    on_cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_gpu())
+    slots = settings.engine_slots or (CPU_SLOTS if on_cpu else GPU_SLOTS)
+    group = settings.device if settings.device != "auto" else ("cpu" if on_cpu else "cuda:0")
+    node = GpuNode(GPU, settings, store, slots=slots, device_group=group, take=trainer.take, run=trainer.run)
+    node.trainer = trainer
+    return node
+
+
+def _has_gpu() -> bool:
+    """Whether the driver shows a device; torch is the engine's to import, not ours."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def main() -> None:
+    settings = Settings()
+    logs.configure(settings.log_level)
+    db.configure(db.create_engine(settings.database_url, pool_size=GPU_SLOTS + 4))
+    celery_process.serve(create_node(settings), queue.GPU, settings)
+
+
+if __name__ == "__main__":
+    main()

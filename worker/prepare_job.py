@@ -1,0 +1,173 @@
+"""One job's preparation: claimed files → prepared datasets → queued, or failed with the lines that are wrong."""
+
+import json
+import logging
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app import db, storage
+from app.config import Settings
+from app.files.tables import File
+from app.jobs import failures, hyperparameters, states, transitions
+from app.jobs.tables import Job
+from app.jobs.transitions import Note
+from app.models.catalog import Catalog, CatalogEntry
+from app.storage import ObjectMissing, Store
+from worker import artefacts, sweeps
+from worker.artefacts import CorruptObject, StorageUnavailable
+from worker.node import Held
+from worker.prepare import dataset, tokenizer
+from worker.prepare.columns import MANIFEST
+from worker.prepare.dataset import TRAINING, VALIDATION, InvalidDataset, Lines
+from worker.prepare.template import TemplateRefused
+from worker.prepare.tokenizer import LoadedTokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Part:
+    """One prepared file: where it lies in the store, its manifest, and what to tell the user."""
+
+    prefix: str
+    manifest: dict[str, Any]
+    notes: list[Note]
+
+
+class Preparer:
+    """Prepares jobs' files; keeps the tokenizers it has loaded."""
+
+    def __init__(self, settings: Settings, store: Store, catalog: Catalog) -> None:
+        self._settings, self._store, self._catalog = settings, store, catalog
+        self._tokenizers: dict[str, LoadedTokenizer] = {}
+        self._lock = threading.Lock()
+
+    def run(self, job: Job, held: Held) -> None:
+        """Prepare one claimed job; every write is fenced."""
+        try:
+            self._prepare(job, held)
+        except InvalidDataset as error:
+            _fail(job, {"code": error.code, "message": error.message, "param": error.param})
+        except (StorageUnavailable, CorruptObject):
+            _take_back(job, failures.STORAGE_UNAVAILABLE)
+        except ObjectMissing:
+            message = "A file of this job was deleted before it could be read."
+            _fail(job, failures.public_error(failures.INVALID_FILE, message, "training_file"))
+        except (TemplateRefused, OSError, ValueError) as error:
+            log.exception("prepare.base_unavailable", extra={"job": job.id, "base": job.base_key})
+            _fail(job, failures.public_error(failures.BASE_UNAVAILABLE, f"The base model cannot be used: {error}"))
+
+    def _prepare(self, job: Job, held: Held) -> None:
+        entry = self._catalog.find(job.base_model)
+        if entry is None or not entry.available(self._settings.models_dir):
+            _take_back(job, failures.BASE_UNAVAILABLE)
+            return
+        loaded = self._tokenizer(entry)
+        training = self._part(job, entry, loaded, job.training_file, TRAINING)
+        validation = None
+        if job.validation_file is not None and not held.lost.is_set():
+            validation = self._part(job, entry, loaded, job.validation_file, VALIDATION)
+        if not held.lost.is_set():
+            _queue(job, entry, training, validation)
+
+    def _tokenizer(self, entry: CatalogEntry) -> LoadedTokenizer:
+        with self._lock:
+            if entry.base_key not in self._tokenizers:
+                directory = entry.directory(self._settings.models_dir)
+                self._tokenizers[entry.base_key] = tokenizer.load(directory)
+            return self._tokenizers[entry.base_key]
+
+    def _part(self, job: Job, entry: CatalogEntry, loaded: LoadedTokenizer, file_id: str, role: str) -> _Part:
+        """One file's prepared dataset: from the store if the same work was done before, else made and stored."""
+        with db.reading() as session:
+            file = session.get(File, file_id)
+        if file is None:
+            raise ObjectMissing(file_id)
+        length = hyperparameters.max_sequence_length(job.request, entry)
+        key = dataset.cache_key(file.sha256, loaded, length)
+        prefix = f"projects/{job.project_id}/prepared/{key}/"
+        manifest = self._stored(prefix)
+        if manifest is None or "notes" not in manifest:
+            manifest = self._make(job, loaded, file, role, prefix, length)
+        _check_minimum(manifest, role, file_id)
+        return _Part(prefix, manifest, [Note(text, level="warn") for text in manifest["notes"]])
+
+    def _stored(self, prefix: str) -> dict[str, Any] | None:
+        try:
+            chunks = artefacts.persistently(lambda: b"".join(self._store.read(prefix + MANIFEST)))
+        except ObjectMissing:
+            return None
+        return json.loads(chunks)
+
+    def _make(
+        self, job: Job, loaded: LoadedTokenizer, file: File, role: str, prefix: str, length: int
+    ) -> dict[str, Any]:
+        self._settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="prepare-", dir=self._settings.scratch_dir) as name:
+            folder = Path(name)
+            source = folder / "source.jsonl"
+            artefacts.persistently(lambda: storage.get_file(self._store, file.object_key, source))
+            out = folder / "prepared"
+            with source.open("rb") as lines:
+                prepared = dataset.prepare(
+                    lines, tokenizer=loaded, max_sequence_length=length, role=role, file_id=file.id, out=out
+                )
+            notes = [*_told("truncated", prepared.truncated, length), *_told("dropped", prepared.dropped, length)]
+            manifest = prepared.manifest | {"notes": notes, "lines": prepared.lines}
+            (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            source.unlink()
+            artefacts.upload(self._store, out, prefix)
+            shutil.rmtree(out)
+        return manifest
+
+
+def _check_minimum(manifest: dict[str, Any], role: str, file_id: str) -> None:
+    """A dataset that was prepared for validation may be too short for training."""
+    if role == TRAINING and manifest["lines"] < dataset.MIN_EXAMPLES:
+        raise dataset.too_few(manifest["lines"], file_id)
+
+
+def _told(what: str, lines: Lines, length: int) -> list[str]:
+    if not lines.count:
+        return []
+    examples = f"{lines.count} example{'s' * (lines.count > 1)}"
+    if what == "truncated":
+        return [f"{examples} longer than {length} tokens truncated at the end: {lines}"]
+    return [f"{examples} dropped, as no trained token is left within {length} tokens: {lines}"]
+
+
+def _queue(job: Job, entry: CatalogEntry, training: _Part, validation: _Part | None) -> None:
+    """The one transaction that ends preparation: numbers for every "auto", and the job into the queue."""
+    examples = training.manifest["examples"]
+    resolved = hyperparameters.resolve(job.request, n_examples=examples, entry=entry)
+    steps = resolved["n_epochs"] * -(-examples // resolved["batch_size"])
+    values = {
+        "resolved": resolved,
+        "total_steps": steps,
+        "prepared_key": training.prefix,
+        "validation_key": validation.prefix if validation else None,
+    }
+    notes = [*training.notes, *(validation.notes if validation else [])]
+    with db.transaction() as session:
+        for note in notes:
+            if transitions.update(session, job.id, job.fence, {}, note=note) is None:
+                return
+        queued = Note("Files validated, moving job to queued state")
+        moved = transitions.move(session, job.id, states.QUEUED, note=queued, fence=job.fence, values=values)
+    log.info("job.prepared", extra={"job": job.id, "examples": examples, "kept": moved is not None})
+
+
+def _fail(job: Job, error: dict[str, Any]) -> None:
+    with db.transaction() as session:
+        note = Note(error["message"], level="error", data={"code": error["code"]})
+        transitions.move(session, job.id, states.FAILED, note=note, fence=job.fence, values={"error": error})
+    log.info("job.failed", extra={"job": job.id, "code": error["code"]})
+
+
+def _take_back(job: Job, cause: str) -> None:
+    with db.transaction() as session:
+        sweeps.take_back(session, job, cause)

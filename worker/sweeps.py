@@ -1,0 +1,138 @@
+"""What every worker tidies on a timer. Sweeps are idempotent and skip locked rows, so any number may run at once."""
+
+import logging
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from app import db, outbox, storage
+from app.config import Settings
+from app.db import Session
+from app.files import service as files
+from app.jobs import failures, states, transitions
+from app.jobs.tables import Job
+from app.jobs.transitions import Note
+from app.outbox import OutboxRow
+from app.storage import Store
+from app.workers import service as workers
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+FORGET_WORKER_SECONDS = 3600.0
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 3600.0
+
+
+def sweep(settings: Settings, store: Store) -> None:
+    """All sweeps once, each in transactions of its own."""
+    expired_leases()
+    stalled_jobs(settings)
+    jobs_without_capacity(settings)
+    with db.transaction() as session:
+        files.sweep_expired(session)
+        files.sweep_deleted(session)
+        workers.forget_lost(session, FORGET_WORKER_SECONDS)
+    due_outbox(store)
+
+
+def expired_leases() -> int:
+    """Take jobs back from workers that are gone; how many."""
+    query = _locked(sa.select(Job).where(Job.lease_until < sa.func.now()))
+    with db.transaction() as session:
+        jobs = session.scalars(query).all()
+        for job in jobs:
+            take_back(session, job, failures.WORKER_LOST)
+        return len(jobs)
+
+
+def stalled_jobs(settings: Settings) -> int:
+    """Take back jobs whose worker beats but whose phase or step does not move; how many."""
+    budget = sa.case(
+        (Job.status == states.VALIDATING, settings.prepare_budget_seconds), else_=settings.step_budget_seconds
+    )
+    late = Job.progress_at < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, budget)
+    with db.transaction() as session:
+        jobs = session.scalars(_locked(sa.select(Job).where(Job.lease_until.is_not(None), late))).all()
+        for job in jobs:
+            take_back(session, job, failures.STALLED)
+        return len(jobs)
+
+
+def take_back(session: Session, job: Job, cause: str, *, suspect: bool = False) -> None:
+    """Put a job that its worker could not finish back where another may take it, or fail it after too many tries."""
+    verdict = failures.judge(cause, job.attempts, job.furthest_step)
+    values = {"attempts": verdict.attempts, "suspect": suspect or job.suspect}
+    log.warning("job.taken_back", extra={"job": job.id, "cause": cause, "retry": verdict.retry})
+    if not verdict.retry:
+        error = failures.public_error(cause)
+        note = Note(error["message"], level="error", data={"code": error["code"]})
+        transitions.move(session, job.id, states.FAILED, note=note, fence=job.fence, values={**values, "error": error})
+    elif job.status == states.VALIDATING:
+        transitions.update(session, job.id, job.fence, {**values, **transitions.RELEASE})
+    elif job.status == states.PAUSING:
+        note = Note(f"The job is paused at step {job.resume_step}")
+        transitions.move(session, job.id, states.PAUSED, note=note, fence=job.fence, values=values)
+    else:
+        note = Note(
+            f"The job lost its worker and was put back into the queue; it goes on from step {job.resume_step}",
+            level="warn",
+            data={"cause": cause, "step": job.resume_step},
+        )
+        transitions.move(session, job.id, states.QUEUED, note=note, fence=job.fence, values=values)
+
+
+def jobs_without_capacity(settings: Settings) -> int:
+    """Fail queued jobs that waited too long while no GPU worker lived; how many."""
+    waited = sa.func.now() - timedelta(seconds=settings.no_capacity_seconds)
+    with db.transaction() as session:
+        if any(worker.kind == workers.GPU for worker in workers.living(session, settings.lease_seconds)):
+            return 0
+        jobs = session.scalars(_locked(sa.select(Job).where(Job.status == states.QUEUED, Job.queued_at < waited))).all()
+        for job in jobs:
+            error = failures.public_error(failures.NO_CAPACITY)
+            note = Note(error["message"], level="error", data={"code": error["code"]})
+            transitions.move(session, job.id, states.FAILED, note=note, values={"error": error})
+        return len(jobs)
+
+
+def due_outbox(store: Store) -> int:
+    """Carry out what is due; how much was. A failure is tried again later, ever more rarely."""
+    done = 0
+    with db.transaction() as session:
+        due = sa.select(OutboxRow).where(OutboxRow.due_at <= sa.func.now()).order_by(OutboxRow.due_at).limit(BATCH)
+        rows = [(row.id, row.kind, row.payload, row.attempts) for row in session.scalars(due)]
+    for row_id, kind, payload, attempts in rows:
+        try:
+            _carry_out(store, kind, payload)
+        except Exception as error:  # noqa: BLE001 - any failure of the store is tried again, whatever its type
+            log.warning("outbox.failed", extra={"row": row_id, "kind": kind, "reason": type(error).__name__})
+            _postpone(row_id, attempts)
+            continue
+        with db.transaction() as session:
+            session.execute(sa.delete(OutboxRow).where(OutboxRow.id == row_id))
+        done += 1
+    return done
+
+
+def _carry_out(store: Store, kind: str, payload: dict[str, str]) -> None:
+    """Deleting twice is the same as once, so that two sweeps may carry out the same row."""
+    if kind == outbox.DELETE_OBJECT:
+        store.delete(payload["key"])
+    elif kind == outbox.DELETE_PREFIX:
+        storage.delete_prefix(store, payload["prefix"])
+    else:
+        raise ValueError(f"unknown outbox kind {kind!r}")
+
+
+def _postpone(row_id: int, attempts: int) -> None:
+    delay = min(FIRST_RETRY_SECONDS * 2**attempts, LONGEST_RETRY_SECONDS)
+    with db.transaction() as session:
+        session.execute(
+            sa.update(OutboxRow)
+            .where(OutboxRow.id == row_id)
+            .values(attempts=OutboxRow.attempts + 1, due_at=sa.func.now() + timedelta(seconds=delay))
+        )
+
+
+def _locked(query: sa.Select[tuple[Job]]) -> sa.Select[tuple[Job]]:
+    return query.limit(BATCH).with_for_update(skip_locked=True)
