@@ -18,7 +18,8 @@ def socket_folder(folder: Path, file_name: str) -> Path:
     `<folder>/sockets`. It is used again only while it is still ours and still private.
     """
     inside = folder / "run"
-    if len(os.fsencode(inside / file_name)) <= LONGEST_PATH:
+    path = str(inside / file_name)
+    if len(os.fsencode(path)) <= LONGEST_PATH and "," not in path:  # libpq would read a comma as two hosts
         return inside
     record = folder / RECORD
     if record.is_file():

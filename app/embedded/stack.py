@@ -126,7 +126,7 @@ class Stack:
                     raise NotReady(f"{name} ended with status {child.process.status()}; see {log}")
             if time.monotonic() > deadline:
                 raise NotReady(f"not ready after {READY_SECONDS:.0f} s: {missing}; see {self.data_dir / 'logs'}")
-            time.sleep(0.1)
+            time.sleep(0.25)
 
     def _missing(self, kinds: Callable[[], set[str]]) -> str:
         """What is not there yet, in words; empty when all is."""

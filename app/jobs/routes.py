@@ -11,10 +11,11 @@ from app.auth.deps import CurrentCaller
 from app.events import schemas as event_schemas
 from app.http import paging
 from app.http.body import json_body
-from app.http.deps import CurrentBell, CurrentCatalog, CurrentSettings, CurrentStore
+from app.http.deps import CurrentBell, CurrentSettings, CurrentStore
 from app.jobs import schemas, service
 from app.models import archive
 from app.models import schemas as model_schemas
+from app.models.deps import CurrentCatalog
 from app.models.tables import TunedModel
 from app.storage import Store
 

@@ -5,8 +5,9 @@ from fastapi.responses import JSONResponse
 
 from app import db
 from app.auth.deps import CurrentCaller
-from app.http.deps import CurrentCatalog, CurrentSettings
+from app.http.deps import CurrentSettings
 from app.models import schemas, service
+from app.models.deps import CurrentCatalog
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

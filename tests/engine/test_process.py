@@ -30,7 +30,10 @@ def test_a_job_learns_and_reports_as_it_goes(tmp_path: Path) -> None:
     checkpoints = client.of("checkpoint", "ftjob-1")
     assert [(report["step"], report["epoch"]) for report in checkpoints] == [(6, 1), (12, 2), (18, 3)]
     assert checkpoints[-1]["path"] == finished["path"]
-    assert sorted(os.listdir(finished["path"])) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(file.name for file in Path(finished["path"]).iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +105,9 @@ def test_a_save_answers_with_a_state_and_the_job_goes_on(places: tuple[Path, Pat
         tiny.admit(client, "ftjob", data, tmp_path / "out", spec=tiny.spec(n_epochs=20))
         client.until("step", "ftjob")
         saved = client.ask("save", job="ftjob")
-        assert (Path(saved["resume"]) / "state.safetensors").exists()
+        written = (Path(saved["resume"]) / "state.safetensors").stat().st_mtime_ns
         assert client.until("finished", "ftjob")["step"] == 80
+    assert (Path(saved["resume"]) / "state.safetensors").stat().st_mtime_ns == written
 
 
 def test_a_release_without_a_state_frees_the_slot_at_once(places: tuple[Path, Path], tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Progress:
 
 @dataclass
 class Job:
-    """Everything of one job. Nothing in here is shared with another."""
+    """Everything of one job. Nothing in here is shared with another. `saved` is the last resume state written."""
 
     id: str
     spec: Spec
@@ -54,6 +54,7 @@ class Job:
     validation: Dataset | None
     out: Path
     progress: Progress
+    saved: Path | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -99,8 +100,9 @@ class Job:
             "exp_avg": moments["exp_avg"],
             "exp_avg_sq": moments["exp_avg_sq"],
             "optimizer_step": moments["step"].reshape(1),
-            "noise": self.adapter.noise.get_state(),
         }
+        if self.spec.lora_dropout > 0:
+            tensors["noise"] = self.adapter.noise.get_state()
         return resume.State(tensors, vars(self.progress), resume.identity(self.spec, self.dataset.sha256))
 
 
@@ -164,6 +166,7 @@ def _restore(job: Job, directory: Path) -> None:
     moments["exp_avg"].copy_(saved.tensors["exp_avg"])
     moments["exp_avg_sq"].copy_(saved.tensors["exp_avg_sq"])
     moments["step"].copy_(saved.tensors["optimizer_step"][0])
-    job.adapter.noise.set_state(saved.tensors["noise"])
+    if "noise" in saved.tensors:
+        job.adapter.noise.set_state(saved.tensors["noise"])
     job.progress = Progress(**saved.progress)
     job.adapter.publish()

@@ -42,9 +42,7 @@ def train(job: Job, base: Base, report: Report) -> Iterator[Turn]:
         metrics = yield from optimizer_step(job, base)
         metrics |= yield from evaluations(job, base)
         job.progress.metrics = {name: metrics[name] for name in metrics if name not in {"tokens", "seconds"}}
-        report(
-            "step", **_where(job), total_steps=job.total_steps, trained_tokens=job.progress.trained_tokens, **metrics
-        )
+        report_step(job, metrics, report)
         if job.at_epoch_end and not job.done:
             checkpoint(job, base, report)
         if not job.done and time.monotonic() - saved_at >= job.spec.resume_interval_seconds:
@@ -64,7 +62,6 @@ def train(job: Job, base: Base, report: Report) -> Iterator[Turn]:
 
 def optimizer_step(job: Job, base: Base) -> Generator[Turn, None, Metrics]:
     """One step over `batch_size` examples, pass by pass; returns its metrics."""
-    spec, progress = job.spec, job.progress
     batch, seconds = job.next_batch(base), 0.0
     sums = torch.zeros(2, device=base.bank.device)
     job.adapter.grad.zero_()
@@ -77,6 +74,13 @@ def optimizer_step(job: Job, base: Base) -> Generator[Turn, None, Metrics]:
         seconds += time.perf_counter() - started
         yield Turn(stream.length)
     started = time.perf_counter()
+    metrics = _update(job, batch, sums)
+    return metrics | {"tokens": batch.tokens, "seconds": seconds + time.perf_counter() - started}
+
+
+def _update(job: Job, batch: Batch, sums: torch.Tensor) -> Metrics:
+    """Move the adapter along its gradient. Loss, accuracy and norm are one read of the device."""
+    spec, progress = job.spec, job.progress
     norm = clip(job.adapter.grad, spec.max_grad_norm)
     loss, correct, grad_norm = torch.cat([sums, norm[None]]).tolist()
     _demand_finite(progress.step + 1, train_loss=loss, grad_norm=grad_norm)
@@ -91,8 +95,6 @@ def optimizer_step(job: Job, base: Base) -> Generator[Turn, None, Metrics]:
         "train_mean_token_accuracy": correct / batch.targets,
         "learning_rate": rate,
         "grad_norm": grad_norm,
-        "tokens": batch.tokens,
-        "seconds": seconds + time.perf_counter() - started,
     }
 
 
@@ -138,6 +140,18 @@ def _judge(job: Job, loss: float) -> None:
     progress.stopped = patience is not None and progress.worse >= patience
 
 
+def report_step(job: Job, metrics: Metrics, report: Report) -> None:
+    report(
+        "step",
+        job=job.id,
+        step=job.progress.step,
+        total_steps=job.total_steps,
+        epoch=job.progress.step / job.steps_per_epoch,
+        trained_tokens=job.progress.trained_tokens,
+        **metrics,
+    )
+
+
 def checkpoint(job: Job, base: Base, report: Report) -> Path:
     """Write the adapter as it is now, and say so."""
     path = job.out / "checkpoints" / f"step-{job.progress.step:06d}"
@@ -155,9 +169,11 @@ def checkpoint(job: Job, base: Base, report: Report) -> Path:
 
 
 def save(job: Job) -> Path:
-    """Write a resume state; call it between steps only."""
+    """Write a resume state; call it between steps only. A state that the worker may be reading is not written again."""
     path = job.out / "resume" / f"step-{job.progress.step:06d}"
-    resume.write(path, job.resume_state())
+    if job.saved != path or not path.exists():
+        resume.write(path, job.resume_state())
+        job.saved = path
     return path
 
 
@@ -173,7 +189,3 @@ def _losses(base: Base, stream: Stream, *, training: bool) -> Losses:
 def _demand_finite(step: int, **metrics: float) -> None:
     if bad := [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]:
         raise Diverged(f"at step {step}, {' and '.join(bad)}")
-
-
-def _where(job: Job) -> dict[str, object]:
-    return {"job": job.id, "step": job.progress.step, "epoch": job.progress.step / job.steps_per_epoch}

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+# Positions at a time, and fewer where the vocabulary is large: 2²⁶ logits are 256 MB in fp32.
 CHUNK = 1024
+LOGITS = 2**26
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ class _WeightedNll(torch.autograd.Function):
         nll = torch.empty(len(positions), device=hidden.device)
         correct = torch.empty(len(positions), device=hidden.device, dtype=torch.bool)
         grad = torch.empty_like(read) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(positions), CHUNK):
-            part = slice(start, start + CHUNK)
+        size = max(1, min(CHUNK, LOGITS // len(head.weight)))
+        for start in range(0, len(positions), size):
+            part = slice(start, start + size)
             scores = logits(head, read[part])
             correct[part] = scores.argmax(-1) == targets[part]
             logprobs = torch.log_softmax(scores, -1)
