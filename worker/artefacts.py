@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,7 +80,7 @@ def upload(store: Store, folder: Path, prefix: str) -> None:
     """Copy a folder into the store, its manifest last. Raises StorageUnavailable."""
     names = sorted((path.name for path in folder.iterdir()), key=lambda name: (name == MANIFEST, name))
     for name in names:
-        persistently(lambda name=name: storage.put_file(store, prefix + name, folder / name))
+        persistently(partial(storage.put_file, store, prefix + name, folder / name))
 
 
 def put_bytes(store: Store, key: str, data: bytes) -> str:
@@ -97,12 +98,12 @@ def download(store: Store, prefix: str, folder: Path) -> None:
     """Fetch what the manifest under `prefix` names, and check it. Raises StorageUnavailable, CorruptObject."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / MANIFEST
-    persistently(lambda: storage.get_file(store, prefix + MANIFEST, manifest))
+    persistently(partial(storage.get_file, store, prefix + MANIFEST, manifest))
     listed = json.loads(manifest.read_text(encoding="utf-8"))
     # A prepared dataset's manifest gives hashes alone; an artefact's gives sizes too.
     hashes = listed["sha256"] if "sha256" in listed else {n: f["sha256"] for n, f in listed["files"].items()}
     for name, expected in hashes.items():
-        persistently(lambda name=name: storage.get_file(store, prefix + name, folder / name))
+        persistently(partial(storage.get_file, store, prefix + name, folder / name))
         if sha256(folder / name) != expected:
             raise CorruptObject(prefix + name)
 

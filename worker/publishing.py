@@ -108,8 +108,7 @@ def checkpoint(job: Job, report: dict[str, Any], prefix: str, manifest_sha256: s
             manifest_sha256=manifest_sha256,
             organization_slug=_organization_slug(session, job),
         )
-        name = models.model_of(session, row).name
-        events.append(session, job.id, f"Checkpoint created at step {step} with Snapshot ID: {name}")
+        _tell_checkpoint(session, job, step, models.model_of(session, row).name)
 
 
 def resume_state(job: Job, prefix: str, step: int) -> None:
@@ -165,7 +164,7 @@ def finish(job: Job, report: dict[str, Any], prefix: str, manifest_sha256: str, 
             organization_slug=_organization_slug(session, job),
         )
         file = files.record_result(session, project_id=job.project_id, object_key=key, size=size, sha256=digest)
-        events.append(session, job.id, f"Checkpoint created at step {step} with Snapshot ID: {model.name}")
+        _tell_checkpoint(session, job, step, model.name)
         events.append(session, job.id, f"New fine-tuned model created: {model.name}")
         values = {
             "fine_tuned_model": model.name,
@@ -186,6 +185,13 @@ def data_hashes(job: Job) -> dict[str, str]:
     with db.reading() as session:
         found = {row.id: row.sha256 for row in session.scalars(sa.select(File).where(File.id.in_(wanted)))}
     return {file_id: found.get(file_id, "unknown: the file was deleted") for file_id in wanted}
+
+
+def _tell_checkpoint(session: Session, job: Job, step: int, name: str) -> None:
+    """Once for each step, though a job that was interrupted may come past it again."""
+    beginning = f"Checkpoint created at step {step} with"
+    if not events.told(session, job.id, beginning):
+        events.append(session, job.id, f"{beginning} Snapshot ID: {name}")
 
 
 def _keep(session: Session, job: Job, values: dict[str, Any]) -> Job:

@@ -134,5 +134,5 @@ def _postpone(row_id: int, attempts: int) -> None:
         )
 
 
-def _locked(query: sa.Select[tuple[Job]]) -> sa.Select[tuple[Job]]:
+def _locked(query: sa.Select[Job]) -> sa.Select[Job]:
     return query.limit(BATCH).with_for_update(skip_locked=True)

@@ -96,8 +96,8 @@ def _plain_files(entries: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, IO
 def check_manifest(folder: Path) -> None:
     """Raise CommandError unless every file has the size and sha256 that the manifest names."""
     try:
-        named = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+        named = json.loads((folder / MANIFEST).read_bytes())["files"]
+    except (OSError, ValueError, KeyError) as error:
         raise CommandError("the server's archive has no readable manifest", FAILED) from error
     for name, expected in named.items():
         path = folder / Path(name).name

@@ -32,6 +32,12 @@ def append_metrics(session: Session, job_id: str, steps: Iterable[dict[str, Any]
         )
 
 
+def told(session: Session, job_id: str, beginning: str) -> bool:
+    """Whether the job has a message event that begins so: some things are said once, whatever is done again."""
+    query = sa.select(Event.id).where(Event.job_id == job_id, Event.message.startswith(beginning, autoescape=True))
+    return session.scalar(query.limit(1)) is not None
+
+
 def page(session: Session, job_id: str, *, limit: int, after_seq: int | None) -> pages.Page[Event]:
     """A page of events, newest first."""
     query = sa.select(Event).where(Event.job_id == job_id)

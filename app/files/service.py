@@ -129,7 +129,7 @@ def clean_filename(name: str) -> str:
     return name.encode()[:MAX_FILENAME_BYTES].decode(errors="ignore").strip() or "upload"
 
 
-def _visible(project_id: str) -> sa.Select[tuple[File]]:
+def _visible(project_id: str) -> sa.Select[File]:
     living = sa.or_(File.expires_at.is_(None), File.expires_at > sa.func.now())
     return sa.select(File).where(File.project_id == project_id, File.deleted_at.is_(None), living)
 

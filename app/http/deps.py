@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.config import Settings
-from app.models.catalog import Catalog
 from app.queue import Bell
 from app.storage import Store
 
@@ -18,15 +17,10 @@ def _store(request: Request) -> Store:
     return request.app.state.store
 
 
-def _catalog(request: Request) -> Catalog:
-    return request.app.state.catalog
-
-
 def _bell(request: Request) -> Bell:
     return request.app.state.bell
 
 
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentStore = Annotated[Store, Depends(_store)]
-CurrentCatalog = Annotated[Catalog, Depends(_catalog)]
 CurrentBell = Annotated[Bell, Depends(_bell)]

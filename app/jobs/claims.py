@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from app.db import Session
 from app.events import service as events
-from app.events.tables import Event
 from app.jobs import states
 from app.jobs.tables import Job
 
@@ -181,8 +180,7 @@ def claim_queued(session: Session, *, worker_id: str, lease_seconds: float, base
     parameters = {"base_key": base_key, "alone": alone}
     job = _claim(session, _CLAIM_QUEUED, states.RUNNING, worker_id, lease_seconds, parameters)
     if job is not None:
-        told = sa.select(Event.id).where(Event.job_id == job.id, Event.message == STARTED)
-        again = session.scalar(told.limit(1)) is not None
+        again = events.told(session, job.id, STARTED)
         events.append(session, job.id, f"Fine-tuning job resumed at step {job.resume_step}" if again else STARTED)
     return job
 

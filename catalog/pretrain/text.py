@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator
 from catalog.pretrain.words import (
     ADJECTIVES,
     ADVERBS,
+    BAD,
     CITIES,
     FACTS,
     GOOD,
-    BAD,
     JOBS,
+    MONTHS,
     NAMES,
     NOUNS,
     OPPOSITES,
-    PLURALS,
     PAST,
+    PLURALS,
     TOPICS,
     VERBS,
     WEEKDAYS,
-    MONTHS,
 )
 
 Turn = tuple[str, str]

@@ -1,18 +1,16 @@
 """Ordinary English words for the pre-training text."""
 
 NAMES = (
-    "Anna Ben Carla David Emma Felix Grace Hugo Ida Jonas Kim Lena Marco Nina Oscar Paula Quinn Rosa Sam Tara Uma Victor "
-    "Wendy Xavier Yara Zoe Alice Bruno Chloe Daniel Eva Frank Greta Henry Iris Jack Karen Leo Maria Noah Olga Peter Rita "
-    "Simon Tom Ursula Vera Walter Yusuf Amir Priya Chen Aiko Fatima Diego"
+    "Anna Ben Carla David Emma Felix Grace Hugo Ida Jonas Kim Lena Marco Nina Oscar Paula Quinn Rosa Sam Tara Uma "
+    "Victor Wendy Xavier Yara Zoe Alice Bruno Chloe Daniel Eva Frank Greta Henry Iris Jack Karen Leo Maria Noah Olga "
+    "Peter Rita Simon Tom Ursula Vera Walter Yusuf Amir Priya Chen Aiko Fatima Diego"
 ).split()
 CITIES = (
     "Paris London Berlin Madrid Rome Vienna Oslo Dublin Lisbon Prague Athens Cairo Delhi Tokyo Lima Boston Chicago "
     "Toronto Sydney Geneva Hamburg Lyon Milan Porto Seoul Austin Denver Helsinki Warsaw Zurich"
 ).split()
 WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = (
-    "January February March April May June July August September October November December".split()
-)
+MONTHS = "January February March April May June July August September October November December".split()
 JOBS = "teacher nurse baker driver painter farmer lawyer pilot cook doctor writer gardener engineer clerk".split()
 NOUNS = (
     "account address app apple bag ball bank basket bed bell bicycle bill bird boat book bottle box bread bridge brush "
@@ -44,25 +42,95 @@ VERBS = (
     "refund replace reset return save ship sign start stop switch test track unlock update upload"
 ).split()
 PAST = (
-    ("open", "opened"), ("close", "closed"), ("move", "moved"), ("carry", "carried"), ("paint", "painted"),
-    ("clean", "cleaned"), ("repair", "repaired"), ("send", "sent"), ("find", "found"), ("lose", "lost"),
-    ("buy", "bought"), ("sell", "sold"), ("read", "read"), ("write", "wrote"), ("watch", "watched"), ("use", "used"),
-    ("build", "built"), ("change", "changed"), ("break", "broke"), ("bring", "brought"), ("keep", "kept"),
-    ("show", "showed"), ("check", "checked"), ("call", "called"), ("cancel", "cancelled"), ("pay", "paid"),
-    ("print", "printed"), ("receive", "received"), ("return", "returned"), ("order", "ordered"), ("take", "took"),
-    ("give", "gave"), ("see", "saw"), ("go", "went"), ("eat", "ate"), ("drink", "drank"), ("sing", "sang"),
+    ("open", "opened"),
+    ("close", "closed"),
+    ("move", "moved"),
+    ("carry", "carried"),
+    ("paint", "painted"),
+    ("clean", "cleaned"),
+    ("repair", "repaired"),
+    ("send", "sent"),
+    ("find", "found"),
+    ("lose", "lost"),
+    ("buy", "bought"),
+    ("sell", "sold"),
+    ("read", "read"),
+    ("write", "wrote"),
+    ("watch", "watched"),
+    ("use", "used"),
+    ("build", "built"),
+    ("change", "changed"),
+    ("break", "broke"),
+    ("bring", "brought"),
+    ("keep", "kept"),
+    ("show", "showed"),
+    ("check", "checked"),
+    ("call", "called"),
+    ("cancel", "cancelled"),
+    ("pay", "paid"),
+    ("print", "printed"),
+    ("receive", "received"),
+    ("return", "returned"),
+    ("order", "ordered"),
+    ("take", "took"),
+    ("give", "gave"),
+    ("see", "saw"),
+    ("go", "went"),
+    ("eat", "ate"),
+    ("drink", "drank"),
+    ("sing", "sang"),
 )
 PLURALS = (
-    ("apple", "apples"), ("book", "books"), ("box", "boxes"), ("car", "cars"), ("child", "children"), ("city", "cities"),
-    ("dog", "dogs"), ("fish", "fish"), ("foot", "feet"), ("house", "houses"), ("key", "keys"), ("knife", "knives"),
-    ("man", "men"), ("mouse", "mice"), ("tooth", "teeth"), ("tree", "trees"), ("watch", "watches"), ("woman", "women"),
-    ("leaf", "leaves"), ("baby", "babies"), ("bus", "buses"), ("potato", "potatoes"), ("cup", "cups"), ("pen", "pens"),
+    ("apple", "apples"),
+    ("book", "books"),
+    ("box", "boxes"),
+    ("car", "cars"),
+    ("child", "children"),
+    ("city", "cities"),
+    ("dog", "dogs"),
+    ("fish", "fish"),
+    ("foot", "feet"),
+    ("house", "houses"),
+    ("key", "keys"),
+    ("knife", "knives"),
+    ("man", "men"),
+    ("mouse", "mice"),
+    ("tooth", "teeth"),
+    ("tree", "trees"),
+    ("watch", "watches"),
+    ("woman", "women"),
+    ("leaf", "leaves"),
+    ("baby", "babies"),
+    ("bus", "buses"),
+    ("potato", "potatoes"),
+    ("cup", "cups"),
+    ("pen", "pens"),
 )
 OPPOSITES = (
-    ("hot", "cold"), ("big", "small"), ("up", "down"), ("left", "right"), ("fast", "slow"), ("day", "night"),
-    ("open", "closed"), ("full", "empty"), ("old", "new"), ("light", "dark"), ("happy", "sad"), ("early", "late"),
-    ("rich", "poor"), ("strong", "weak"), ("wet", "dry"), ("loud", "quiet"), ("near", "far"), ("high", "low"),
-    ("good", "bad"), ("clean", "dirty"), ("cheap", "expensive"), ("hard", "soft"), ("long", "short"), ("in", "out"),
+    ("hot", "cold"),
+    ("big", "small"),
+    ("up", "down"),
+    ("left", "right"),
+    ("fast", "slow"),
+    ("day", "night"),
+    ("open", "closed"),
+    ("full", "empty"),
+    ("old", "new"),
+    ("light", "dark"),
+    ("happy", "sad"),
+    ("early", "late"),
+    ("rich", "poor"),
+    ("strong", "weak"),
+    ("wet", "dry"),
+    ("loud", "quiet"),
+    ("near", "far"),
+    ("high", "low"),
+    ("good", "bad"),
+    ("clean", "dirty"),
+    ("cheap", "expensive"),
+    ("hard", "soft"),
+    ("long", "short"),
+    ("in", "out"),
 )
 GOOD = (
     "wonderful great lovely excellent perfect delightful fantastic superb pleasant amazing brilliant charming helpful "
@@ -89,14 +157,26 @@ TOPICS = {
     "houses": "roof door window stairs wall carpet chimney cellar balcony floor".split(),
 }
 FACTS = (
-    ("What is the capital of France?", "Paris"), ("What is the capital of Germany?", "Berlin"),
-    ("What is the capital of Spain?", "Madrid"), ("What is the capital of Italy?", "Rome"),
-    ("What is the capital of Austria?", "Vienna"), ("What is the capital of Norway?", "Oslo"),
-    ("What is the capital of Ireland?", "Dublin"), ("What is the capital of Portugal?", "Lisbon"),
-    ("What is the capital of Greece?", "Athens"), ("What is the capital of Japan?", "Tokyo"),
-    ("What colour is grass?", "green"), ("What colour is the sky?", "blue"), ("What colour is snow?", "white"),
-    ("How many days has a week?", "seven"), ("How many months has a year?", "twelve"),
-    ("How many legs has a dog?", "four"), ("How many wheels has a bicycle?", "two"),
-    ("What day comes after Monday?", "Tuesday"), ("What day comes before Sunday?", "Saturday"),
-    ("What do cows drink?", "water"), ("What do we read?", "books"), ("What do bees make?", "honey"),
+    ("What is the capital of France?", "Paris"),
+    ("What is the capital of Germany?", "Berlin"),
+    ("What is the capital of Spain?", "Madrid"),
+    ("What is the capital of Italy?", "Rome"),
+    ("What is the capital of Austria?", "Vienna"),
+    ("What is the capital of Norway?", "Oslo"),
+    ("What is the capital of Ireland?", "Dublin"),
+    ("What is the capital of Portugal?", "Lisbon"),
+    ("What is the capital of Greece?", "Athens"),
+    ("What is the capital of Japan?", "Tokyo"),
+    ("What colour is grass?", "green"),
+    ("What colour is the sky?", "blue"),
+    ("What colour is snow?", "white"),
+    ("How many days has a week?", "seven"),
+    ("How many months has a year?", "twelve"),
+    ("How many legs has a dog?", "four"),
+    ("How many wheels has a bicycle?", "two"),
+    ("What day comes after Monday?", "Tuesday"),
+    ("What day comes before Sunday?", "Saturday"),
+    ("What do cows drink?", "water"),
+    ("What do we read?", "books"),
+    ("What do bees make?", "honey"),
 )

@@ -1,4 +1,4 @@
-"""Writes train.jsonl and valid.jsonl: support tickets of an invented coffee-machine maker, with how its desk files them.
+"""Writes train.jsonl and valid.jsonl: tickets to an invented coffee-machine maker, and how its desk files them.
 
 The answer names a queue and a response time in the company's own words, which no model can know beforehand; a
 fine-tune has to learn them. `python generate.py` writes the same files every time.

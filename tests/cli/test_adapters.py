@@ -16,7 +16,7 @@ FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": bytes(range(
 
 def manifest(files: dict[str, bytes]) -> bytes:
     named = {n: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for n, data in files.items()}
-    return json.dumps(named).encode()
+    return json.dumps({"version": 1, "files": named}).encode()
 
 
 def archive(*members: tuple[tarfile.TarInfo, bytes]) -> io.BytesIO:

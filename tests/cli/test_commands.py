@@ -192,7 +192,8 @@ def test_cancel(server: CannedServer) -> None:
 def adapter_archive() -> bytes:
     buffer = io.BytesIO()
     weights = b"weights"
-    manifest = {"adapter_model.safetensors": {"size": 7, "sha256": hashlib.sha256(weights).hexdigest()}}
+    files = {"adapter_model.safetensors": {"size": 7, "sha256": hashlib.sha256(weights).hexdigest()}}
+    manifest = {"version": 1, "files": files}
     with tarfile.open(fileobj=buffer, mode="w") as target:
         for name, data in (("adapter_model.safetensors", weights), ("manifest.json", json.dumps(manifest).encode())):
             info = tarfile.TarInfo(name)

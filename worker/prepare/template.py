@@ -82,7 +82,7 @@ class Template:
         if whole.startswith(prompt):
             return Turn(prompt, self._cut(whole[len(prompt) :]))
         # The template rewrites history: take the turn from a conversation that has none.
-        short = [{"role": "user", "content": "x"}, messages[index]]
+        short: list[Message] = [{"role": "user", "content": "x"}, messages[index]]
         alone = self.render(short[:1], None, prompt=True)
         whole = self.render(short, None, prompt=False)
         if whole.startswith(alone):
@@ -158,7 +158,7 @@ class Template:
 
     def _renders_call(self, call_id: str) -> bool:
         call = {"id": call_id, "type": "function", "function": {"name": CANARY, "arguments": {"x": 1}}}
-        messages = [
+        messages: list[Message] = [
             {"role": "user", "content": "x"},
             {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "content": "1", "tool_call_id": call_id, "name": CANARY},
