@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from app.cli.progress import follow
 
 # What is trained, and how. Change these and run again.
 MODEL = "tiny-chat"
-N_EPOCHS = 3
+N_EPOCHS = 6
 BATCH_SIZE = 8
 SEED = 7
 
@@ -48,6 +49,7 @@ class Server:
 
 def main() -> int:
     """Returns 0 if the job succeeded."""
+    console.print(f"Asking {MODEL} the held-out tickets before it has seen any …")
     before = answers(adapter=None)
     with running_stack() as server:
         client = OpenAI(base_url=server.base_url, api_key=server.api_key)
@@ -65,7 +67,7 @@ def main() -> int:
 @contextmanager
 def running_stack() -> Iterator[Server]:
     """`tunesmith up` on a free port, stopped at the end."""
-    console.print(f"Starting Postgres, Redis, the API and the workers in {SCRATCH / 'data'} …")
+    console.print(f"Starting Postgres, Redis, the API and the workers in {SCRATCH / 'data'} …", soft_wrap=True)
     command = [str(Path(sys.executable).with_name("tunesmith")), "up", "--data-dir", str(SCRATCH / "data")]
     environment = os.environ | {"TUNESMITH_WARM_BASE": MODEL}
     with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True, env=environment) as up:
@@ -119,6 +121,8 @@ def answers(adapter: Path | None) -> list[str]:
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers for names that will go
     tokenizer = transformers.AutoTokenizer.from_pretrained(BASE, local_files_only=True, padding_side="left")
     model = transformers.AutoModelForCausalLM.from_pretrained(BASE, local_files_only=True, dtype=torch.float32)
     if adapter is not None:

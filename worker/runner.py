@@ -78,6 +78,7 @@ class Training:
         self.job, self.held, self.entry, self.engine = job, held, entry, engine
         self.store, self.settings, self.scratch = store, settings, scratch
         self.progress = publishing.Progress(job)
+        self._saved_step: int | None = None  # of the last resume state that was published
 
     def run(self) -> None:
         reports = self._admit()
@@ -147,11 +148,15 @@ class Training:
         shutil.rmtree(folder)
 
     def _publish_resume(self, folder: Path, step: int) -> None:
+        """Upload a resume state and point the job at it. The engine tells the same step twice if it is asked twice."""
+        if step == self._saved_step:
+            return
         prefix = f"{artefacts.job_prefix(self.job)}resume/step-{step:06d}/"
         artefacts.write_manifest(folder)
         artefacts.upload(self.store, folder, prefix)
         self.progress.flush()
         publishing.resume_state(self.job, prefix, step)
+        self._saved_step = step
         shutil.rmtree(folder, ignore_errors=True)
 
     def _finish(self, report: dict[str, Any]) -> None:

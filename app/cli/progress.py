@@ -63,7 +63,9 @@ def _show(client: "OpenAI", job_id: str, progress: "Progress") -> "FineTuningJob
             if event.type == "metrics":
                 _advance(progress, bar, pace, event)
             else:
-                progress.console.print(f"{event.level:<5} {event.message}", markup=False, highlight=False)
+                progress.console.print(
+                    f"{event.level:<5} {event.message}", markup=False, highlight=False, soft_wrap=True
+                )
         progress.update(bar, description=job.status, eta=_eta(job, pace, progress.tasks[0].total))
         if job.status in TERMINAL:
             return job

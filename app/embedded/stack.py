@@ -17,6 +17,7 @@ from app.embedded.redis import Redis
 
 READY_SECONDS = 120.0  # a cold disk reads torch for most of a minute
 HAND_BACK_SECONDS = 10.0  # what a worker may take beyond its drain time
+BUNDLED_BASE = "tiny-chat"  # on every machine, so that the engine is warm before the first job
 WORKER_KINDS = frozenset({"cpu", "gpu"})
 
 
@@ -85,14 +86,15 @@ class Stack:
 
     @property
     def changes(self) -> dict[str, object]:
-        """The settings the children get beside those of the environment; a place that the user has set is kept."""
-        places: dict[str, object] = {
+        """The settings the children get beside those of the environment; what the user has set is kept."""
+        defaults: dict[str, object] = {
+            "warm_base": BUNDLED_BASE,
             "storage_url": f"file://{self.data_dir / 'objects'}",
             "models_dir": self.data_dir / "models",
             "scratch_dir": self.data_dir / "scratch",
         }
-        places = {name: place for name, place in places.items() if name not in self.settings.model_fields_set}
-        return places | {"database_url": self.postgres.url, "redis_url": self.redis.url}
+        defaults = {name: value for name, value in defaults.items() if name not in self.settings.model_fields_set}
+        return defaults | {"database_url": self.postgres.url, "redis_url": self.redis.url}
 
     def start(self) -> Ready:
         """Start everything and wait until the API is ready and both workers have reported.

@@ -229,8 +229,8 @@ def _check_call(call: Any, where: str) -> None:
 def _check_tools(value: Example) -> None:
     if not isinstance(value.get("parallel_tool_calls", True), bool):
         raise BadLine("parallel_tool_calls must be true or false")
-    tools = value.get("tools") or []
-    functions = value.get("functions") or []
+    tools = [] if value.get("tools") is None else value["tools"]
+    functions = [] if value.get("functions") is None else value["functions"]
     if not isinstance(tools, list) or not isinstance(functions, list):
         raise BadLine("tools must be a list")
     if len(tools) + len(functions) > MAX_TOOLS:

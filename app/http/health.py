@@ -61,9 +61,12 @@ def _redis(settings: Settings) -> str:
     if not settings.redis_url:
         return "not configured"
     import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
+    once = Retry(NoBackoff(), 0)
     try:
-        redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=1).ping()
+        redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=1, retry=once).ping()
     except redis.RedisError:
         return DEGRADED
     return OK

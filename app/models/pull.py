@@ -12,7 +12,7 @@ from app.models.catalog import LOCAL_REVISION, CatalogEntry, CatalogError, Locke
 
 # What a base model consists of. Anything else in a repository (pickles, code, images) is left there.
 WANTED_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
-UNWANTED_FOLDERS = ("original/", "onnx/", ".cache/")
+UNWANTED_STARTS = ("original/", "onnx/", ".cache/", "consolidated")  # the last: the same weights in another layout
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _bring(
 
 
 def _wanted(file: RemoteFile) -> bool:
-    return file.name.endswith(WANTED_SUFFIXES) and not file.name.startswith(UNWANTED_FOLDERS)
+    return file.name.endswith(WANTED_SUFFIXES) and not file.name.startswith(UNWANTED_STARTS)
 
 
 def _check_config(name: str, folder: Path) -> None:

@@ -1,0 +1,149 @@
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.models import catalog
+from app.models.catalog import CatalogEntry, CatalogError
+from app.models.pull import HuggingFaceHub, RemoteFile, pull
+
+COMMIT = "c0ffee"
+CATALOG = """
+families:
+  llama: {linears: [q_proj], attention: [q_proj]}
+models:
+  - {id: small, hub: org/small, family: llama, context_length: 2048, learning_rate: 1.0e-4, licence: mit}
+  - {id: local, path: weights, family: llama, context_length: 2048, learning_rate: 1.0e-4, licence: mit}
+"""
+
+
+class FakeHub:
+    """A repository in memory; states the hash of weights, as the Hub does for large files."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.sent = dict(files)  # what a download really brings
+        self.fetched: list[str] = []
+        self.broken: str | None = None  # the file at which the line breaks
+
+    def resolve(self, repository: str, revision: str | None) -> tuple[str, list[RemoteFile]]:
+        assert repository == "org/small"
+        assert revision in (None, COMMIT)
+        return COMMIT, [RemoteFile(name, len(data), self._stated(name, data)) for name, data in self.files.items()]
+
+    def fetch(self, repository: str, revision: str, name: str, folder: Path) -> None:
+        assert (repository, revision) == ("org/small", COMMIT)
+        if name == self.broken:
+            raise ConnectionError("the line broke")
+        self.fetched.append(name)
+        (folder / name).write_bytes(self.sent[name])
+
+    def _stated(self, name: str, data: bytes) -> str | None:
+        return hashlib.sha256(data).hexdigest() if name.endswith(".safetensors") else None
+
+
+@pytest.fixture
+def hub() -> FakeHub:
+    return FakeHub(
+        {
+            "config.json": b'{"model_type": "llama"}',
+            "tokenizer.json": b"{}",
+            "model.safetensors": b"weights",
+            "pytorch_model.bin": b"pickle",
+            "modeling.py": b"import os",
+            "original/params.json": b"{}",
+            "consolidated.safetensors": b"the weights once more",
+        }
+    )
+
+
+def entry(folder: Path, name: str = "small") -> CatalogEntry:
+    (folder / "base_models.yaml").write_text(CATALOG, encoding="utf-8")
+    found = catalog.load(folder / "base_models.yaml", folder / "lock.json").find(name)
+    assert found is not None
+    return found
+
+
+def test_a_pull_fetches_what_a_model_needs_and_pins_it(tmp_path: Path, hub: FakeHub) -> None:
+    pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    assert sorted(hub.fetched) == ["config.json", "model.safetensors", "tokenizer.json"]
+    pinned = entry(tmp_path)
+    assert pinned.revision == COMMIT
+    assert pinned.available(tmp_path / "models")
+    locked = json.loads((tmp_path / "lock.json").read_text())["small"]
+    assert locked["files"]["model.safetensors"] == {"size": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}
+
+
+def test_a_second_pull_fetches_nothing(tmp_path: Path, hub: FakeHub) -> None:
+    first = pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    hub.fetched.clear()
+    assert pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub) == first
+    assert hub.fetched == []
+
+
+def test_an_interrupted_pull_goes_on_where_it_stopped(tmp_path: Path, hub: FakeHub) -> None:
+    hub.broken = "model.safetensors"
+    with pytest.raises(ConnectionError):
+        pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    assert not (tmp_path / "lock.json").exists()
+    assert not (tmp_path / "models" / "small" / COMMIT).exists()
+    hub.broken = None
+    hub.fetched.clear()
+    pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    assert hub.fetched == ["model.safetensors"]
+    assert entry(tmp_path).available(tmp_path / "models")
+
+
+def test_weights_without_the_stated_hash_are_refused_and_fetched_anew(tmp_path: Path, hub: FakeHub) -> None:
+    hub.sent["model.safetensors"] = b"weightZ"
+    with pytest.raises(CatalogError, match=r"model\.safetensors does not have the hash"):
+        pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    assert not (tmp_path / "lock.json").exists()
+    hub.sent["model.safetensors"] = b"weights"
+    pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+
+
+def test_a_file_tampered_with_after_the_pull_is_found(tmp_path: Path, hub: FakeHub) -> None:
+    pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    (tmp_path / "models" / "small" / COMMIT / "tokenizer.json").write_bytes(b"[]")
+    with pytest.raises(CatalogError, match=r"tokenizer\.json differs from the lock file"):
+        pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+
+
+def test_remote_code_is_refused(tmp_path: Path, hub: FakeHub) -> None:
+    hub.files["config.json"] = hub.sent["config.json"] = b'{"auto_map": {"AutoModel": "modeling.Model"}}'
+    with pytest.raises(CatalogError, match="auto_map"):
+        pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_a_local_folder_is_hashed_and_locked(tmp_path: Path, hub: FakeHub) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "config.json").write_bytes(b"{}")
+    pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    locked = pull(entry(tmp_path, "local"), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    assert locked.files["config.json"].sha256 == hashlib.sha256(b"{}").hexdigest()
+    assert sorted(json.loads((tmp_path / "lock.json").read_text())) == ["local", "small"]
+
+
+def test_the_real_hub_gives_commit_sizes_and_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.hf_api import ModelInfo
+
+    small = {"rfilename": "config.json", "size": 2}
+    large = {"rfilename": "model.safetensors", "size": 9, "lfs": {"size": 9, "sha256": "ab", "pointerSize": 1}}
+    info = ModelInfo(id="org/small", sha=COMMIT, siblings=[small, large])
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **options: info)
+    assert HuggingFaceHub().resolve("org/small", None) == (
+        COMMIT,
+        [RemoteFile("config.json", 2, None), RemoteFile("model.safetensors", 9, "ab")],
+    )
+
+
+def test_the_hub_client_is_loaded_late() -> None:
+    import subprocess
+
+    code = "import sys, app.models.pull; sys.exit('huggingface_hub' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
