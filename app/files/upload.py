@@ -126,6 +126,7 @@ class _Form:
 
     def __init__(self, upload: Upload) -> None:
         self.buffer = bytearray()
+        self.ended = False
         self._upload = upload
         self._name = b""
         self._value = b""
@@ -141,6 +142,7 @@ class _Form:
             "on_headers_finished": self._on_headers_finished,
             "on_part_data": self._on_part_data,
             "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
         }
 
     def take(self) -> bytes:
@@ -187,6 +189,9 @@ class _Form:
             raise InvalidUpload(f"Unknown parameter: '{name[:64]}'.", param=name[:64])
         self._upload.fields[name] = self._field.decode(errors="replace")
 
+    def _on_end(self) -> None:
+        self.ended = True
+
 
 async def receive(request: Request, project_id: str, store: Store, settings: Settings) -> Upload:
     """Take a whole upload into the store. Raises BadRequest, TooLarge, StoreUnavailable, ClientDisconnect."""
@@ -216,6 +221,8 @@ async def _pump(request: Request, parser: MultipartParser, form: _Form, upload: 
         if len(form.buffer) >= BATCH_BYTES:
             await run_in_threadpool(upload.write, form.take())
     parser.finalize()
+    if not form.ended:
+        raise InvalidUpload("The upload is not a valid multipart form: it ends early.")
     if form.buffer:
         await run_in_threadpool(upload.write, form.take())
 
