@@ -20,7 +20,7 @@ from app.jobs import states
 from app.jobs.schemas import JobRequest
 from app.jobs.tables import Job
 from app.models import catalog
-from worker import cpu, gpu
+from worker import gpu, prepare_job
 from worker.node import Node
 
 HYPERPARAMETERS = {"n_epochs": 2, "batch_size": 4, "learning_rate": 0.002}
@@ -71,7 +71,7 @@ class Bench:
         """Start workers; the fixture stops them."""
         started: list[Node] = []
         for kind in kinds:
-            node = cpu.create_node(self.settings) if kind == "cpu" else gpu.create_node(self.settings)
+            node = prepare_job.create_node(self.settings) if kind == "cpu" else gpu.create_node(self.settings)
             node.start()
             started.append(node)
         self.nodes += started

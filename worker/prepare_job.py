@@ -12,14 +12,16 @@ from typing import Any
 from app import db, storage
 from app.config import Settings
 from app.files.tables import File
-from app.jobs import failures, hyperparameters, states, transitions
+from app.jobs import claims, failures, hyperparameters, states, transitions
 from app.jobs.tables import Job
 from app.jobs.transitions import Note
+from app.models import catalog
 from app.models.catalog import Catalog, CatalogEntry
 from app.storage import ObjectMissing, Store
+from app.workers.service import CPU
 from worker import artefacts, sweeps
 from worker.artefacts import CorruptObject, StorageUnavailable
-from worker.node import Held
+from worker.node import Held, Node
 from worker.prepare import dataset, tokenizer
 from worker.prepare.columns import MANIFEST
 from worker.prepare.dataset import TRAINING, VALIDATION, InvalidDataset, Lines
@@ -36,6 +38,18 @@ class _Part:
     prefix: str
     manifest: dict[str, Any]
     notes: list[Note]
+
+
+def create_node(settings: Settings) -> Node:
+    """A CPU worker over the configured database and object store."""
+    store = storage.open_store(settings)
+    preparer = Preparer(settings, store, catalog.load(settings.catalog_path, catalog.lock_path(settings.models_dir)))
+
+    def take(node: Node) -> Job | None:
+        with db.transaction() as session:
+            return claims.claim_validating(session, worker_id=node.id, lease_seconds=settings.lease_seconds)
+
+    return Node(CPU, settings, store, slots=settings.prepare_slots, device_group=None, take=take, run=preparer.run)
 
 
 class Preparer:
