@@ -69,6 +69,7 @@ class _Written(BaseModel):
     lora: _Lora = _Lora()
     licence: str
     gated: bool = False  # the Hub asks for an accepted licence and a token
+    own_class: bool = False  # the config names code of the repository's; transformers' own class is used instead
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     aliases: tuple[str, ...] = ()
 
@@ -101,6 +102,7 @@ class CatalogEntry:
     attention: tuple[str, ...]  # what `attention` adapts
     licence: str
     gated: bool
+    own_class: bool
     dtype: str
     aliases: tuple[str, ...]
     hub: str | None
@@ -179,7 +181,18 @@ def _entry(written: _Written, families: dict[str, _Family], folder: Path, pinned
         raise CatalogError(f"{written.id}: unknown family {written.family!r}")
     rest: dict[str, Any] = {
         name: getattr(written, name)
-        for name in ("id", "family", "context_length", "learning_rate", "licence", "gated", "dtype", "aliases", "hub")
+        for name in (
+            "id",
+            "family",
+            "context_length",
+            "learning_rate",
+            "licence",
+            "gated",
+            "own_class",
+            "dtype",
+            "aliases",
+            "hub",
+        )
     }
     return CatalogEntry(
         **rest,

@@ -63,7 +63,7 @@ def pull(
     A file whose hash differs from the Hub's, or from what an earlier pull of the same revision locked, is refused.
     """
     if entry.path is not None:
-        locked = LockedModel(source=entry.id, revision=LOCAL_REVISION, files=_hash_folder(entry.path))
+        locked = LockedModel(source=entry.id, revision=LOCAL_REVISION, files=_hash_folder(entry, entry.path))
     else:
         locked = _fetch(entry, models_dir, read_lock(lock).get(entry.id), hub, say)
     _write_lock(lock, entry.id, locked)
@@ -86,7 +86,7 @@ def _fetch(
         known = before.files.get(file.name) if before is not None and before.revision == revision else None
         if known is not None and known != files[file.name]:
             raise CatalogError(f"{entry.id}: {file.name} differs from the lock file")
-    _check_config(entry.id, source)
+    _check_config(entry, source)
     if source is partial:
         shutil.rmtree(partial / ".cache", ignore_errors=True)
         partial.rename(folder)
@@ -111,18 +111,18 @@ def _wanted(file: RemoteFile) -> bool:
     return file.name.endswith(WANTED_SUFFIXES) and not file.name.startswith(UNWANTED_STARTS)
 
 
-def _check_config(name: str, folder: Path) -> None:
-    """Refuse a model that asks for code of its own to be run."""
+def _check_config(entry: CatalogEntry, folder: Path) -> None:
+    """Refuse a model that asks for code of its own to be run, unless the catalogue says it does without."""
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and "auto_map" in content:
-            raise CatalogError(f"{name}: {path.name} asks for remote code (auto_map), which is never run")
+        if isinstance(content, dict) and "auto_map" in content and not entry.own_class:
+            raise CatalogError(f"{entry.id}: {path.name} asks for remote code (auto_map), which is never run")
     if not (folder / "config.json").is_file():
-        raise CatalogError(f"{name}: there is no config.json")
+        raise CatalogError(f"{entry.id}: there is no config.json")
 
 
-def _hash_folder(folder: Path) -> dict[str, LockedFile]:
-    _check_config(folder.name, folder)
+def _hash_folder(entry: CatalogEntry, folder: Path) -> dict[str, LockedFile]:
+    _check_config(entry, folder)
     return {path.name: _hash(path) for path in sorted(folder.iterdir()) if path.name.endswith(WANTED_SUFFIXES)}
 
 

@@ -8,22 +8,22 @@ from transformers import PreTrainedTokenizerFast
 
 from catalog.pretrain import text
 
-VOCABULARY = 2048
+VOCABULARY = 3072
 CONTEXT_LENGTH = 1024  # tokens
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 # Every turn looks the same, so a conversation's beginning is a prefix of the whole: what the loss mask needs.
 CHAT_TEMPLATE = """\
 {%- if tools %}
-    {{- '<|im_start|>system\\nTools you may call, one JSON object a line:\\n' }}
+    {{- '<|im_start|>system\\nTools:\\n' }}
     {%- for tool in tools %}
-        {{- tool | tojson }}
+        {{- (tool.function if tool.function is defined else tool) | tojson }}
         {{- '\\n' }}
     {%- endfor %}
-    {{- 'Call a tool with <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im_end|>\\n' }}
+    {{- 'Call one with <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im_end|>\\n' }}
 {%- endif %}
 {%- for message in messages %}
-    {{- '<|im_start|>' + message.role + '\\n' }}
+    {{- '<|im_start|>' + ('system' if message.role == 'developer' else message.role) + '\\n' }}
     {%- if message.content %}
         {{- message.content }}
     {%- endif %}
@@ -52,7 +52,7 @@ def train(seed: int, examples: int = 20_000) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_lines(seed, examples), trainer)
+    tokenizer.train_from_iterator(_contents(seed, examples), trainer)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -65,6 +65,6 @@ def train(seed: int, examples: int = 20_000) -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def _lines(seed: int, examples: int) -> Iterator[str]:
+def _contents(seed: int, examples: int) -> Iterator[str]:
     for conversation in itertools.islice(text.conversations(seed), examples):
-        yield from (content for _, content in conversation)
+        yield from (message["content"] for message in conversation.messages)

@@ -140,22 +140,6 @@ BAD = (
     "terrible awful horrible poor useless boring disappointing broken rude dreadful ugly bitter annoying painful nasty "
     "unpleasant worthless"
 ).split()
-TOPICS = {
-    "sports": "ball goal match team race coach stadium tennis trophy swimmer".split(),
-    "food": "soup bread cake dinner cheese salad recipe kitchen pepper sauce".split(),
-    "travel": "train hotel flight suitcase passport airport beach tour map ferry".split(),
-    "music": "song guitar piano concert singer drum melody band violin album".split(),
-    "weather": "rain storm snow wind sun cloud fog thunder forecast ice".split(),
-    "work": "office meeting boss contract project desk salary colleague report deadline".split(),
-    "animals": "dog cat horse bird cow rabbit sheep duck tiger mouse".split(),
-    "garden": "flower tree lawn seed hedge rose shovel pond bush tulip".split(),
-    "school": "teacher lesson pupil exam homework chalk class book pencil grade".split(),
-    "health": "doctor nurse fever medicine tooth hospital pill cough bandage headache".split(),
-    "money": "bank bill invoice payment price coin card receipt refund fee".split(),
-    "computers": "laptop screen keyboard password printer website server email app update".split(),
-    "shopping": "parcel order shop basket delivery package voucher shelf courier discount".split(),
-    "houses": "roof door window stairs wall carpet chimney cellar balcony floor".split(),
-}
 FACTS = (
     ("What is the capital of France?", "Paris"),
     ("What is the capital of Germany?", "Berlin"),

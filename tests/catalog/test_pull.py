@@ -119,6 +119,17 @@ def test_remote_code_is_refused(tmp_path: Path, hub: FakeHub) -> None:
     assert not (tmp_path / "lock.json").exists()
 
 
+def test_a_config_with_remote_code_is_taken_where_the_catalogue_does_without(tmp_path: Path, hub: FakeHub) -> None:
+    hub.files["config.json"] = hub.sent["config.json"] = b'{"auto_map": {"AutoModel": "modeling.Model"}}'
+    entry(tmp_path)
+    path = tmp_path / "base_models.yaml"
+    path.write_text(CATALOG.replace("id: small,", "id: small, own_class: true,"), encoding="utf-8")
+    small = catalog.load(path).find("small")
+    assert small is not None
+    assert "modeling.py" not in pull(small, tmp_path / "models", tmp_path / "lock.json", hub=hub).files
+    assert "modeling.py" not in hub.fetched
+
+
 def test_a_local_folder_is_hashed_and_locked(tmp_path: Path, hub: FakeHub) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "config.json").write_bytes(b"{}")

@@ -3,9 +3,9 @@
 from threading import Barrier, Thread
 
 import sqlalchemy as sa
+from job_rows import add_job, add_project
 
-from app import db, ids
-from app.auth.tables import Organization, Project
+from app import db
 from app.events.tables import Event
 from app.jobs import service, states, transitions
 from app.jobs.errors import JobIsFinal
@@ -15,28 +15,8 @@ ROUNDS = 12
 
 
 def running_job() -> tuple[str, str]:
-    with db.transaction() as session:
-        organization = Organization(id=ids.new("org-"), slug=ids.new("o"))
-        session.add(organization)
-        session.flush()
-        project = Project(id=ids.new("proj_"), organization_id=organization.id, name="default")
-        session.add(project)
-        session.flush()
-        job = Job(
-            id=ids.new("ftjob-"),
-            project_id=project.id,
-            status=states.RUNNING,
-            model="tiny-chat",
-            base_model="tiny-chat",
-            base_key="k",
-            training_file="file-a",
-            method="supervised",
-            request={},
-            seed=1,
-            fence=1,
-        )
-        session.add(job)
-    return project.id, job.id
+    project_id = add_project()
+    return project_id, add_job(project_id, status=states.RUNNING, fence=1)
 
 
 def race(project_id: str, job_id: str) -> list[str]:
