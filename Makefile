@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 JOBS ?= 2
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-SOURCES := app worker migrations
+SOURCES := app worker migrations catalog benchmarks examples
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test serve check fix bench migrate

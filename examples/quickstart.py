@@ -25,8 +25,8 @@ from app.cli.progress import follow
 
 # What is trained, and how. Change these and run again.
 MODEL = "tiny-chat"
-N_EPOCHS = 6
-BATCH_SIZE = 8
+N_EPOCHS = 4
+BATCH_SIZE = 2
 SEED = 7
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,7 +124,7 @@ def answers(adapter: Path | None) -> list[str]:
     transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers for names that will go
     tokenizer = transformers.AutoTokenizer.from_pretrained(BASE, local_files_only=True, padding_side="left")
-    model = transformers.AutoModelForCausalLM.from_pretrained(BASE, local_files_only=True, dtype=torch.float32)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(BASE, local_files_only=True, dtype=torch.float32)
     if adapter is not None:
         from peft import PeftModel
 

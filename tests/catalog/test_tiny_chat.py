@@ -83,8 +83,8 @@ def test_it_answers(dtype: torch.dtype) -> None:
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
     model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=dtype)
     asked = {
-        "What is the opposite of hot?": "cold",
-        "What is the capital of Norway?": "Oslo",
+        "Is this review good or bad?\nThe soup was awful.": "bad",
+        "What is the capital of France?": "Paris",
         "Name the topic.\nThe piano needs a new singer.": "music",
         "Hello!": "Hello! How can I help you?",
     }
