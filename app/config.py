@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     device: str = "auto"  # auto, cpu, cuda:0 …
     dtype: str = "auto"  # auto: bfloat16 where the machine has it
     engine_slots: int = Field(default=0, ge=0)  # jobs at once in one engine; 0: 8 on a GPU, 4 on a CPU
-    engine_threads: int = Field(default=0, ge=0)  # 0: one per physical core
+    engine_threads: int = Field(default=0, ge=0)  # on a CPU; 0: one per physical core, or one for a small base
     prepare_slots: int = Field(default=2, ge=1)  # files prepared at once by one `worker cpu`
     resume_interval_seconds: float = 60.0
     warm_base: str = ""  # the catalogue id a GPU worker loads before its first job
