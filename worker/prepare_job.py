@@ -11,6 +11,7 @@ from typing import Any
 
 from app import db, storage
 from app.config import Settings
+from app.events import service as events
 from app.files.tables import File
 from app.jobs import claims, failures, hyperparameters, states, transitions
 from app.jobs.tables import Job
@@ -37,7 +38,7 @@ class _Part:
 
     prefix: str
     manifest: dict[str, Any]
-    notes: list[Note]
+    notes: list[str]
 
 
 def create_node(settings: Settings) -> Node:
@@ -108,7 +109,7 @@ class Preparer:
         if manifest is None or "notes" not in manifest:
             manifest = self._make(job, loaded, file, role, prefix, length)
         _check_minimum(manifest, role, file_id)
-        return _Part(prefix, manifest, [Note(text, level="warn") for text in manifest["notes"]])
+        return _Part(prefix, manifest, manifest["notes"])
 
     def _stored(self, prefix: str) -> dict[str, Any] | None:
         try:
@@ -167,12 +168,13 @@ def _queue(job: Job, entry: CatalogEntry, training: _Part, validation: _Part | N
     }
     notes = [*training.notes, *(validation.notes if validation else [])]
     with db.transaction() as session:
-        for note in notes:
-            if transitions.update(session, job.id, job.fence, {}, note=note) is None:
-                return
-        queued = Note("Files validated, moving job to queued state")
-        moved = transitions.move(session, job.id, states.QUEUED, note=queued, fence=job.fence, values=values)
-    log.info("job.prepared", extra={"job": job.id, "examples": examples, "kept": moved is not None})
+        kept = transitions.update(session, job.id, job.fence, values) is not None
+        if kept:
+            for text in notes:
+                events.append(session, job.id, text, level="warn")
+            queued = Note("Files validated, moving job to queued state")
+            transitions.move(session, job.id, states.QUEUED, note=queued, fence=job.fence)
+    log.info("job.prepared", extra={"job": job.id, "examples": examples, "kept": kept})
 
 
 def _fail(job: Job, error: dict[str, Any]) -> None:

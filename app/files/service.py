@@ -15,8 +15,8 @@ RESULTS = "fine-tune-results"
 MAX_FILENAME_BYTES = 255
 # A deleted file's bytes stay while a job that is not over names it. The jobs feature builds on this one, so its
 # table is named here without being imported.
-_IN_USE = sa.text("""
-    EXISTS (
+_NOT_IN_USE = sa.text("""
+    NOT EXISTS (
         SELECT 1 FROM jobs
         WHERE jobs.status NOT IN ('succeeded', 'failed', 'cancelled')
         AND files.id IN (jobs.training_file, jobs.validation_file)
@@ -115,7 +115,7 @@ def sweep_expired(session: Session) -> int:
 
 def sweep_deleted(session: Session) -> int:
     """Remove deleted files that no live job names, and promise the deletion of their objects; how many."""
-    gone = sa.delete(File).where(File.deleted_at.is_not(None), ~_IN_USE).returning(File.object_key)
+    gone = sa.delete(File).where(File.deleted_at.is_not(None), _NOT_IN_USE).returning(File.object_key)
     keys = session.scalars(gone).all()
     for key in keys:
         outbox.put(session, outbox.DELETE_OBJECT, {"key": key})

@@ -8,9 +8,11 @@ import pytest
 import sqlalchemy as sa
 from job_rows import BASE, add_job, add_jobs, add_project, job
 
-from app import db, outbox, storage
+from app import db, ids, outbox, storage
 from app.config import Settings
 from app.events.tables import Event
+from app.files import service as files
+from app.files.tables import File
 from app.jobs import claims, failures, states
 from app.jobs.tables import Job
 from app.outbox import OutboxRow
@@ -171,3 +173,39 @@ def test_what_cannot_be_deleted_now_is_tried_later(database: sa.Connection) -> N
     assert row.attempts == 1
     assert sweeps.due_outbox(BrokenStore()) == 0  # type: ignore[arg-type]
     assert rows()[0].attempts == 1, "not due yet"
+
+
+def add_file(project: str, store: Store) -> File:
+    file_id = ids.new("file-")
+    with store.writing(files.object_key(project, file_id)) as target:
+        target.write(b"{}")
+    with db.transaction() as session:
+        return files.add(
+            session, file_id=file_id, project_id=project, purpose="fine-tune", filename="a.jsonl", size=2,
+            sha256="0" * 64, expires_after=None,
+        )  # fmt: skip
+
+
+def test_a_deleted_file_goes_when_no_living_job_needs_it(database: sa.Connection, store: Store) -> None:
+    project = add_project()
+    free, trained, validated = (add_file(project, store) for _ in range(3))
+    waiting = [add_job(project, training_file=trained.id), add_job(project, validation_file=validated.id)]
+    with db.transaction() as session:
+        for file in (free, trained, validated):
+            files.delete(session, project, file.id)
+    sweeps.sweep(SETTINGS, store)
+    assert sorted(store.keys("")) == sorted([trained.object_key, validated.object_key])
+    for job_id in waiting:
+        change(job_id, status=states.CANCELLED, finished_at=sa.func.now())
+    sweeps.sweep(SETTINGS, store)
+    assert list(store.keys("")) == []
+    with db.reading() as session:
+        assert list(session.scalars(sa.select(File))) == []
+
+
+def test_an_expired_file_goes_with_its_bytes(database: sa.Connection, store: Store) -> None:
+    file = add_file(add_project(), store)
+    with db.transaction() as session:
+        session.execute(sa.update(File).where(File.id == file.id).values(expires_at=ago(1)))
+    sweeps.sweep(SETTINGS, store)
+    assert list(store.keys("")) == []
