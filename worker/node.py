@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from app import db, ids
 from app.config import Settings
-from app.jobs import claims
+from app.jobs import claims, states
 from app.jobs.tables import Job
 from app.storage import Store
 from app.workers import service as workers
@@ -150,7 +150,8 @@ class Node:
             log.exception("job.crashed", extra={"job": job.id, "fence": job.fence})
         finally:
             with self._lock:
-                self.held.pop(job.id, None)
+                if self.held.get(job.id) is held:  # else it was lost, and claimed again by this very worker
+                    del self.held[job.id]
             self._bell.set()
 
     def _heartbeat_loop(self) -> None:
@@ -167,17 +168,23 @@ class Node:
                 self._lose_all()
 
     def _beat(self) -> None:
-        with db.transaction() as session:
-            beats = claims.heartbeat(session, worker_id=self.id, lease_seconds=self.settings.lease_seconds)
-            condition = Condition(self.base_key, self.slots - self.running, self.draining.is_set(), self.memory_bytes)
-            workers.beat(session, self.id, condition)
+        # Taken before the UPDATE: a job claimed while it runs is not in its reply, and is not lost for that.
         with self._lock:
-            for held in self.held.values():
-                beat = beats.get(held.job_id)
-                if beat is None or beat.fence != held.fence:
-                    held.lost.set()
-                elif beat.pausing:
-                    held.pausing.set()
+            held = list(self.held.values())
+        condition = Condition(self.base_key, self.slots - len(held), self.draining.is_set(), self.memory_bytes)
+        with db.transaction() as session:
+            statuses = claims.heartbeat(
+                session,
+                held={one.job_id: one.fence for one in held},
+                lease_seconds=self.settings.lease_seconds,
+            )
+            workers.beat(session, self.id, condition)
+        for one in held:
+            status = statuses.get(one.job_id)
+            if status is None:
+                one.lost.set()
+            elif status == states.PAUSING:
+                one.pausing.set()
 
     def _lose_all(self) -> None:
         with self._lock:

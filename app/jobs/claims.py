@@ -194,23 +194,20 @@ def _claim(
     return session.get(Job, job_id, populate_existing=True) if job_id is not None else None
 
 
-@dataclass(frozen=True)
-class Beat:
-    """What the heartbeat says of one job: its fence and whether its owner asked for a pause."""
+def heartbeat(session: Session, *, held: dict[str, int], lease_seconds: float) -> dict[str, str]:
+    """Renew the leases of the jobs a worker holds (id → fence) in one UPDATE; the status of those it still holds.
 
-    fence: int
-    pausing: bool
-
-
-def heartbeat(session: Session, *, worker_id: str, lease_seconds: float) -> dict[str, Beat]:
-    """Renew every lease of a worker in one UPDATE. A job that is not in the reply is no longer the worker's."""
+    Only what is really in its hands is renewed: a job that a worker claimed and lost sight of must run out.
+    """
+    if not held:
+        return {}
     renewed = (
         sa.update(Job)
-        .where(Job.worker_id == worker_id, Job.status.in_(states.LEASED))
+        .where(sa.tuple_(Job.id, Job.fence).in_(held.items()), Job.status.in_(states.LEASED))
         .values(lease_until=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds))
-        .returning(Job.id, Job.fence, Job.status)
+        .returning(Job.id, Job.status)
     )
-    return {job_id: Beat(fence, pausing=status == states.PAUSING) for job_id, fence, status in session.execute(renewed)}
+    return {row.id: row.status for row in session.execute(renewed)}
 
 
 def serve_tokens(session: Session, project_id: str, tokens: int) -> None:

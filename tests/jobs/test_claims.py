@@ -131,23 +131,25 @@ def test_a_former_holder_changes_nothing(database: sa.Connection) -> None:
     with db.transaction() as session:
         assert transitions.update(session, job_id, 1, {"furthest_step": 99}, note=Note("step 99")) is None
         assert transitions.move(session, job_id, states.SUCCEEDED, note=Note("done"), fence=1) is None
-        assert job_id not in claims.heartbeat(session, worker_id="sleeper", lease_seconds=LEASE)
+        assert claims.heartbeat(session, held={job_id: 1}, lease_seconds=LEASE) == {}
     assert (job(job_id).status, job(job_id).furthest_step, job(job_id).worker_id) == (states.RUNNING, 0, "successor")
     assert "done" not in told(job_id)
     assert "step 99" not in told(job_id)
 
 
-def test_one_beat_renews_every_lease_and_tells_of_pauses(database: sa.Connection) -> None:
+def test_one_beat_renews_the_leases_in_hand_and_tells_of_pauses(database: sa.Connection) -> None:
     project = add_project()
-    running, pausing, gone = add_jobs(project, 3)
-    assert claim_all("me") == [running, pausing, gone]
+    running, pausing, gone, forgotten = add_jobs(project, 4)
+    assert claim_all("me") == [running, pausing, gone, forgotten]
     with db.transaction() as session:
         transitions.move(session, pausing, states.PAUSING, note=None)
         transitions.move(session, gone, states.CANCELLED, note=None)
     before = job(running).lease_until
+    held = {running: 1, pausing: 1, gone: 1}
     with db.transaction() as session:
-        beats = claims.heartbeat(session, worker_id="me", lease_seconds=2 * LEASE)
-    assert {name: beat.pausing for name, beat in beats.items()} == {running: False, pausing: True}
+        statuses = claims.heartbeat(session, held=held, lease_seconds=2 * LEASE)
+    assert statuses == {running: states.RUNNING, pausing: states.PAUSING}
+    assert job(forgotten).lease_until == before
     after = job(running).lease_until
     assert before is not None
     assert after is not None
