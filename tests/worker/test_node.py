@@ -23,9 +23,7 @@ def node(tmp_path: Path) -> Node:
     def run(_job: Job, _held: Held) -> None:
         raise AssertionError("nothing is run here")
 
-    return Node(
-        "cpu", settings, storage.open_store(settings), slots=4, device_group=None, take=lambda _: None, run=run
-    )
+    return Node("cpu", settings, storage.open_store(settings), slots=4, device_group=None, take=lambda _: None, run=run)
 
 
 def claim(node: Node) -> Held:
