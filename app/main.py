@@ -9,7 +9,7 @@ from app import db, storage
 from app.auth.deps import KeyCache
 from app.config import Settings
 from app.files.routes import router as files
-from app.http import errors, health
+from app.http import errors, health, openapi
 from app.http.middleware import RequestMiddleware
 from app.jobs.routes import router as jobs
 from app.models import catalog
@@ -40,4 +40,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestMiddleware)
     for router in (health.router, files, jobs, models):
         app.include_router(router)
+    openapi.install(app, PUBLIC_PATHS)
     return app

@@ -1,11 +1,33 @@
 """Events on the wire."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import WithJsonSchema
+from typing_extensions import TypedDict
 
 from app.events.tables import Event
 
+Level = Annotated[str, WithJsonSchema({"type": "string", "enum": ["info", "warn", "error"]})]
+Type = Annotated[str, WithJsonSchema({"type": "string", "enum": ["message", "metrics"]})]
 
-def event(row: Event) -> dict[str, Any]:
+
+class EventObject(TypedDict):
+    id: str
+    object: Literal["fine_tuning.job.event"]
+    created_at: int
+    level: Level
+    message: str
+    type: Type
+    data: dict[str, Any] | None
+
+
+class EventList(TypedDict):
+    object: Literal["list"]
+    data: list[EventObject]
+    has_more: bool
+
+
+def event(row: Event) -> EventObject:
     """One event of a job."""
     return {
         "id": row.id,

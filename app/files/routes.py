@@ -6,7 +6,7 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from app import db
@@ -15,7 +15,7 @@ from app.files import schemas, service, upload
 from app.files.errors import NotDownloadable
 from app.files.tables import File
 from app.files.upload import Upload
-from app.http import paging
+from app.http import openapi, paging
 from app.http.deps import CurrentSettings, CurrentStore
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -23,11 +23,19 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 DOWNLOADABLE = frozenset({"fine-tune", "fine-tune-results", "batch", "batch_output", "evals"})
 
 FileLimit = Annotated[int, Depends(paging.limit(default=10_000, most=10_000))]
+UPLOAD_FORM = openapi.multipart(
+    {
+        "file": {"type": "string", "format": "binary", "required": True},
+        "purpose": {"type": "string", "enum": sorted(upload.PURPOSES), "required": True},
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
+    }
+)
 After = Annotated[str | None, Depends(paging.after)]
 Ascending = Annotated[bool, Depends(paging.ascending)]
 
 
-@router.post("")
+@router.post("", response_model=schemas.FileObject, openapi_extra=UPLOAD_FORM)
 async def create(
     request: Request, caller: CurrentCaller, store: CurrentStore, settings: CurrentSettings
 ) -> JSONResponse:
@@ -37,7 +45,7 @@ async def create(
     return JSONResponse(schemas.file(row))
 
 
-@router.get("")
+@router.get("", response_model=schemas.FileList)
 def list_files(
     caller: CurrentCaller, limit: FileLimit, after: After, ascending: Ascending, purpose: str | None = None
 ) -> JSONResponse:
@@ -49,7 +57,7 @@ def list_files(
     return JSONResponse({"object": "list", "data": data, **ends, "has_more": page.has_more})
 
 
-@router.get("/{file_id}")
+@router.get("/{file_id}", response_model=schemas.FileObject)
 def retrieve(file_id: str, caller: CurrentCaller) -> JSONResponse:
     """Get a file's description."""
     with db.reading() as session:
@@ -57,7 +65,7 @@ def retrieve(file_id: str, caller: CurrentCaller) -> JSONResponse:
     return JSONResponse(schemas.file(row))
 
 
-@router.delete("/{file_id}")
+@router.delete("/{file_id}", response_model=schemas.FileDeleted)
 def delete(file_id: str, caller: CurrentCaller) -> JSONResponse:
     """Delete a file."""
     with db.transaction() as session:
@@ -65,8 +73,8 @@ def delete(file_id: str, caller: CurrentCaller) -> JSONResponse:
     return JSONResponse(schemas.deleted(file_id))
 
 
-@router.get("/{file_id}/content")
-def content(file_id: str, caller: CurrentCaller, store: CurrentStore, settings: CurrentSettings) -> StreamingResponse:
+@router.get("/{file_id}/content", response_class=openapi.Bytes)
+def content(file_id: str, caller: CurrentCaller, store: CurrentStore, settings: CurrentSettings) -> openapi.Bytes:
     """Download a file."""
     with db.reading() as session:
         row = service.get(session, caller.project_id, file_id)
@@ -75,7 +83,7 @@ def content(file_id: str, caller: CurrentCaller, store: CurrentStore, settings: 
     chunks: Iterable[bytes] = store.read(row.object_key)
     if row.purpose == service.RESULTS and settings.results_base64:
         chunks = _base64(chunks)
-    return StreamingResponse(chunks, media_type="application/octet-stream", headers=_download_headers(row))
+    return openapi.Bytes(chunks, headers=_download_headers(row))
 
 
 def _insert(received: Upload, project_id: str) -> File:

@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from app import strict_json
 from app.errors import BadRequest, TooLarge
+from app.http.openapi import documented
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -57,7 +58,7 @@ def json_body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
         except ValidationError as error:
             raise _translated(error.errors(include_url=False)[0]) from None
 
-    return read
+    return documented(read, body=model)
 
 
 async def _read(request: Request, most: int) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
+from typing_extensions import TypedDict
 
 from app import db
 from app.config import Settings
@@ -20,13 +21,26 @@ log = logging.getLogger(__name__)
 OK, DOWN, DEGRADED = "ok", "unavailable", "degraded"
 
 
-@router.get("/healthz")
+class Health(TypedDict):
+    status: str
+
+
+class Readiness(TypedDict):
+    status: str
+    missing: list[str]
+    postgres: str
+    storage: str
+    redis: str
+    workers: dict[str, int]  # kind → how many live
+
+
+@router.get("/healthz", response_model=Health)
 def healthz() -> JSONResponse:
     """Say that this process answers."""
     return JSONResponse({"status": OK})
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
 def readyz(settings: CurrentSettings, store: CurrentStore) -> JSONResponse:
     """Say whether requests can be served, and how the parts are that only slow things down."""
     needed = {"postgres": _postgres(), "storage": _storage(store)}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fastapi import Request
 
 from app.errors import BadRequest
+from app.http.openapi import documented, query
 
 
 class InvalidPage(BadRequest):
@@ -24,12 +25,16 @@ def limit(*, default: int, most: int) -> Callable[[Request], int]:
             raise InvalidPage(f"'limit' must be a whole number from 0 to {most}.", param="limit")
         return int(text)
 
-    return parse
+    described = query("limit", "How many to return.", type="integer", minimum=0, maximum=most, default=default)
+    return documented(parse, parameters=(described,), errors=(InvalidPage,))
 
 
 def after(request: Request) -> str | None:
     """The id after which a page begins."""
     return request.query_params.get("after") or None
+
+
+documented(after, parameters=(query("after", "The id after which the page begins.", type="string"),))
 
 
 def ascending(request: Request) -> bool:
@@ -38,3 +43,10 @@ def ascending(request: Request) -> bool:
     if order not in ("asc", "desc"):
         raise InvalidPage("'order' must be 'asc' or 'desc'.", param="order")
     return order == "asc"
+
+
+documented(
+    ascending,
+    parameters=(query("order", "Oldest or newest first.", type="string", enum=["asc", "desc"], default="desc"),),
+    errors=(InvalidPage,),
+)

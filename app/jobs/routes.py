@@ -4,12 +4,12 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from app import db, queue
 from app.auth.deps import CurrentCaller
 from app.events import schemas as event_schemas
-from app.http import paging
+from app.http import openapi, paging
 from app.http.body import json_body
 from app.http.deps import CurrentBell, CurrentSettings, CurrentStore
 from app.jobs import schemas, service
@@ -26,7 +26,7 @@ CheckpointLimit = Annotated[int, Depends(paging.limit(default=10, most=1000))]
 After = Annotated[str | None, Depends(paging.after)]
 
 
-@router.post("")
+@router.post("", response_model=schemas.JobObject)
 def create(
     caller: CurrentCaller,
     body: Annotated[schemas.JobRequest, Depends(json_body(schemas.JobRequest))],
@@ -41,7 +41,7 @@ def create(
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
-@router.get("")
+@router.get("", response_model=schemas.JobList)
 def list_jobs(request: Request, caller: CurrentCaller, limit: JobLimit, after: After) -> JSONResponse:
     """List the project's jobs, newest first."""
     metadata = schemas.metadata_filter(request.query_params.multi_items())
@@ -51,7 +51,7 @@ def list_jobs(request: Request, caller: CurrentCaller, limit: JobLimit, after: A
     return JSONResponse({"object": "list", "data": data, "has_more": page.has_more})
 
 
-@router.get("/{job_id}")
+@router.get("/{job_id}", response_model=schemas.JobObject)
 def retrieve(job_id: str, caller: CurrentCaller) -> JSONResponse:
     """Get a job."""
     with db.reading() as session:
@@ -59,7 +59,7 @@ def retrieve(job_id: str, caller: CurrentCaller) -> JSONResponse:
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/{job_id}/cancel", response_model=schemas.JobObject)
 def cancel(job_id: str, caller: CurrentCaller) -> JSONResponse:
     """Cancel a job that is not over."""
     with db.transaction() as session:
@@ -67,7 +67,7 @@ def cancel(job_id: str, caller: CurrentCaller) -> JSONResponse:
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
-@router.get("/{job_id}/events")
+@router.get("/{job_id}/events", response_model=event_schemas.EventList)
 def list_events(job_id: str, caller: CurrentCaller, limit: JobLimit, after: After) -> JSONResponse:
     """List a job's events, newest first."""
     with db.reading() as session:
@@ -76,7 +76,7 @@ def list_events(job_id: str, caller: CurrentCaller, limit: JobLimit, after: Afte
     return JSONResponse({"object": "list", "data": data, "has_more": page.has_more})
 
 
-@router.get("/{job_id}/checkpoints")
+@router.get("/{job_id}/checkpoints", response_model=model_schemas.CheckpointList)
 def list_checkpoints(job_id: str, caller: CurrentCaller, limit: CheckpointLimit, after: After) -> JSONResponse:
     """List a job's checkpoints, newest first."""
     with db.reading() as session:
@@ -86,25 +86,25 @@ def list_checkpoints(job_id: str, caller: CurrentCaller, limit: CheckpointLimit,
     return JSONResponse({"object": "list", "data": data, **ends, "has_more": page.has_more})
 
 
-@router.get("/{job_id}/adapter")
-def download_adapter(job_id: str, caller: CurrentCaller, store: CurrentStore) -> StreamingResponse:
+@router.get("/{job_id}/adapter", response_class=openapi.Tar)
+def download_adapter(job_id: str, caller: CurrentCaller, store: CurrentStore) -> openapi.Tar:
     """Download the adapter a job made, as a tar archive."""
     with db.reading() as session:
         model = service.adapter(session, caller.project_id, job_id)
     return _tar(store, model, f"{job_id}.tar")
 
 
-@router.get("/{job_id}/checkpoints/{checkpoint_id}/adapter")
+@router.get("/{job_id}/checkpoints/{checkpoint_id}/adapter", response_class=openapi.Tar)
 def download_checkpoint_adapter(
     job_id: str, checkpoint_id: str, caller: CurrentCaller, store: CurrentStore
-) -> StreamingResponse:
+) -> openapi.Tar:
     """Download the adapter of one checkpoint, as a tar archive."""
     with db.reading() as session:
         model = service.checkpoint_adapter(session, caller.project_id, job_id, checkpoint_id)
     return _tar(store, model, f"{job_id}-{checkpoint_id}.tar")
 
 
-def _tar(store: Store, model: TunedModel, filename: str) -> StreamingResponse:
+def _tar(store: Store, model: TunedModel, filename: str) -> openapi.Tar:
     tar = archive.open_archive(store, model)
     headers = {"Content-Length": str(tar.size), "Content-Disposition": f'attachment; filename="{filename}"'}
-    return StreamingResponse(tar.chunks, media_type="application/x-tar", headers=headers)
+    return openapi.Tar(tar.chunks, headers=headers)

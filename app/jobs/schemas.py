@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from app.jobs import states
 from app.jobs.errors import InvalidFilter
@@ -84,7 +85,45 @@ class JobRequest(_Block):
     metadata: Metadata | None = None
 
 
-def job(row: Job, organization_id: str) -> dict[str, Any]:
+Status = Annotated[str, WithJsonSchema({"type": "string", "enum": list(states.ALL)})]
+
+
+class JobError(TypedDict):
+    code: str
+    message: str
+    param: str | None
+
+
+class JobObject(TypedDict):
+    id: str
+    object: Literal["fine_tuning.job"]
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None
+    status: Status
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None
+    hyperparameters: dict[str, Any]
+    method: dict[str, Any]
+    seed: int
+    error: JobError | None
+    integrations: list[dict[str, Any]] | None
+    metadata: dict[str, str] | None
+    user_provided_suffix: str | None
+
+
+class JobList(TypedDict):
+    object: Literal["list"]
+    data: list[JobObject]
+    has_more: bool
+
+
+def job(row: Job, organization_id: str) -> JobObject:
     """The job object, in the shape that OpenAI's client accepts in strict mode."""
     hyperparameters = row.resolved or row.request
     return {
@@ -104,7 +143,7 @@ def job(row: Job, organization_id: str) -> dict[str, Any]:
         "hyperparameters": {name: hyperparameters[name] for name in OPENAI_NAMES},
         "method": {"type": row.method, row.method: {"hyperparameters": hyperparameters}},
         "seed": row.seed,
-        "error": row.error,
+        "error": cast("JobError | None", row.error),
         "integrations": row.integrations,
         "metadata": row.user_metadata,
         "user_provided_suffix": row.suffix,

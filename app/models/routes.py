@@ -12,7 +12,7 @@ from app.models.deps import CurrentCatalog
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("")
+@router.get("", response_model=schemas.ModelList)
 def list_models(caller: CurrentCaller, catalog: CurrentCatalog, settings: CurrentSettings) -> JSONResponse:
     """List the base models that are on this server, then the project's tuned models and checkpoints."""
     with db.reading() as session:
@@ -23,7 +23,7 @@ def list_models(caller: CurrentCaller, catalog: CurrentCatalog, settings: Curren
 
 
 # A name may hold colons, and a client may send %3A or %2F: the path converter takes what is left of the path.
-@router.get("/{model:path}")
+@router.get("/{model:path}", response_model=schemas.ModelObject)
 def retrieve(model: str, caller: CurrentCaller, catalog: CurrentCatalog, settings: CurrentSettings) -> JSONResponse:
     """Get a model."""
     with db.reading() as session:
@@ -31,7 +31,7 @@ def retrieve(model: str, caller: CurrentCaller, catalog: CurrentCatalog, setting
     return JSONResponse(schemas.model(found, caller.organization_id))
 
 
-@router.delete("/{model:path}")
+@router.delete("/{model:path}", response_model=schemas.ModelDeleted)
 def delete(model: str, caller: CurrentCaller, catalog: CurrentCatalog) -> JSONResponse:
     """Delete one of the project's tuned models."""
     with db.transaction() as session:
