@@ -13,6 +13,7 @@ from app.http import errors, health, openapi
 from app.http.middleware import RequestMiddleware
 from app.jobs.routes import router as jobs
 from app.models import catalog
+from app.models.routes import checkpoints_router as checkpoints
 from app.models.routes import router as models
 from app.queue import Bell
 
@@ -38,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keys = KeyCache()
     errors.install(app)
     app.add_middleware(RequestMiddleware)
-    for router in (health.router, files, jobs, models):
+    for router in (health.router, files, jobs, checkpoints, models):
         app.include_router(router)
     openapi.install(app, PUBLIC_PATHS)
     return app

@@ -7,8 +7,16 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 
 from app.db import Session
+from app.errors import BadRequest
 
 Row = TypeVar("Row")
+
+
+class UnknownCursor(BadRequest):
+    """The object named by 'after' is not in this list."""
+
+    code = "invalid_value"
+    param = "after"
 
 
 @dataclass(frozen=True)

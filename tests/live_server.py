@@ -90,6 +90,11 @@ class Live:
             job.fine_tuned_model = model.name
         return model.name
 
+    def move(self, job_id: str, status: str) -> None:
+        """Let a worker move a job."""
+        with db.transaction() as session:
+            session.get_one(Job, job_id).status = status
+
     def fail(self, job_id: str) -> None:
         """Let a job fail on its data."""
         error = {"code": "invalid_training_file", "message": "Line 3 is no JSON object.", "param": "training_file"}

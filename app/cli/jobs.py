@@ -1,7 +1,7 @@
-"""`tunesmith jobs`: look at fine-tuning jobs, follow them, cancel them."""
+"""`tunesmith jobs`: look at fine-tuning jobs, follow them, cancel, pause and resume them."""
 
 from itertools import islice
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +9,10 @@ from app.cli.client import connect
 from app.cli.finetune import finish, watch
 from app.cli.output import print_json, print_table, when
 
-app = typer.Typer(help="List, show, watch and cancel fine-tuning jobs.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from openai.types.fine_tuning import FineTuningJob
+
+app = typer.Typer(help="List, show, watch, cancel, pause and resume fine-tuning jobs.", no_args_is_help=True)
 
 JobId = Annotated[str, typer.Argument(help="ftjob-…", metavar="JOB")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -52,8 +55,23 @@ def watch_job(job_id: JobId, json: AsJson = False) -> None:
 @app.command()
 def cancel(job_id: JobId, json: AsJson = False) -> None:
     """Cancel a job."""
-    job = connect().fine_tuning.jobs.cancel(job_id)
-    if json:
+    _tell(connect().fine_tuning.jobs.cancel(job_id), as_json=json)
+
+
+@app.command()
+def pause(job_id: JobId, json: AsJson = False) -> None:
+    """Pause a job; it keeps its progress."""
+    _tell(connect().fine_tuning.jobs.pause(job_id), as_json=json)
+
+
+@app.command()
+def resume(job_id: JobId, json: AsJson = False) -> None:
+    """Resume a paused job."""
+    _tell(connect().fine_tuning.jobs.resume(job_id), as_json=json)
+
+
+def _tell(job: "FineTuningJob", *, as_json: bool) -> None:
+    if as_json:
         print_json(job)
-        return
-    typer.echo(f"{job.id} {job.status}")
+    else:
+        typer.echo(f"{job.id} {job.status}")

@@ -37,16 +37,18 @@ def after(request: Request) -> str | None:
 documented(after, parameters=(query("after", "The id after which the page begins.", type="string"),))
 
 
-def ascending(request: Request) -> bool:
-    """Whether `order` asks for the oldest first."""
-    order = request.query_params.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise InvalidPage("'order' must be 'asc' or 'desc'.", param="order")
-    return order == "asc"
+def _order(oldest_first: str, newest_first: str) -> Callable[[Request], bool]:
+    def parse(request: Request) -> bool:
+        order = request.query_params.get("order", newest_first)
+        if order not in (oldest_first, newest_first):
+            raise InvalidPage(f"'order' must be '{oldest_first}' or '{newest_first}'.", param="order")
+        return order == oldest_first
+
+    words = [oldest_first, newest_first]
+    described = query("order", "Oldest or newest first.", type="string", enum=words, default=newest_first)
+    return documented(parse, parameters=(described,), errors=(InvalidPage,))
 
 
-documented(
-    ascending,
-    parameters=(query("order", "Oldest or newest first.", type="string", enum=["asc", "desc"], default="desc"),),
-    errors=(InvalidPage,),
-)
+# Dependencies for `order`: whether it asks for the oldest first.
+ascending = _order("asc", "desc")
+spelled_out_order = _order("ascending", "descending")  # as checkpoint permissions have it

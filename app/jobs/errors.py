@@ -20,6 +20,20 @@ class JobIsFinal(BadRequest):
         super().__init__(f"Job {job_id} cannot be cancelled: it is already {status}.")
 
 
+class JobCannotPause(BadRequest):
+    """Only queued and running jobs can be paused."""
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"Job {job_id} cannot be paused: it is {status}.")
+
+
+class JobCannotResume(BadRequest):
+    """Only paused jobs can be resumed."""
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"Job {job_id} cannot be resumed: it is {status}.")
+
+
 class InvalidFile(BadRequest):
     """The file cannot be used for fine-tuning."""
 
@@ -31,13 +45,6 @@ class InvalidSuffix(BadRequest):
 
     code = "invalid_value"
     param = "suffix"
-
-
-class UnknownCursor(BadRequest):
-    """The object named by 'after' is not in this list."""
-
-    code = "invalid_value"
-    param = "after"
 
 
 class InvalidFilter(BadRequest):

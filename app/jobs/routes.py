@@ -67,6 +67,23 @@ def cancel(job_id: str, caller: CurrentCaller) -> JSONResponse:
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
+@router.post("/{job_id}/pause", response_model=schemas.JobObject)
+def pause(job_id: str, caller: CurrentCaller) -> JSONResponse:
+    """Pause a job that waits or runs: it keeps its progress and frees its slot."""
+    with db.transaction() as session:
+        job = service.pause(session, caller.project_id, job_id)
+    return JSONResponse(schemas.job(job, caller.organization_id))
+
+
+@router.post("/{job_id}/resume", response_model=schemas.JobObject)
+def resume(job_id: str, caller: CurrentCaller, bell: CurrentBell) -> JSONResponse:
+    """Resume a paused job where it was."""
+    with db.transaction() as session:
+        job = service.resume(session, caller.project_id, job_id)
+        db.after_commit(session, db.in_background(partial(bell.ring, queue.GPU)))
+    return JSONResponse(schemas.job(job, caller.organization_id))
+
+
 @router.get("/{job_id}/events", response_model=event_schemas.EventList)
 def list_events(job_id: str, caller: CurrentCaller, limit: JobLimit, after: After) -> JSONResponse:
     """List a job's events, newest first."""

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs as their owner sees them: create, find, list, cancel."""
+"""Fine-tuning jobs as their owner sees them: create, find, list, cancel, pause, resume."""
 
 import secrets
 from typing import Any
@@ -20,10 +20,11 @@ from app.jobs.errors import (
     InvalidFile,
     InvalidHyperparameter,
     InvalidSuffix,
+    JobCannotPause,
+    JobCannotResume,
     JobIsFinal,
     JobNotFound,
     MethodNotOffered,
-    UnknownCursor,
 )
 from app.jobs.schemas import JobRequest
 from app.jobs.tables import Job
@@ -63,6 +64,13 @@ def get(session: Session, project_id: str, job_id: str) -> Job:
     job = find(session, project_id, job_id)
     if job is None:
         raise JobNotFound(job_id)
+    return job
+
+
+def _locked(session: Session, project_id: str, job_id: str) -> Job:
+    """The project's job, held against other movers until the transaction ends. Raises JobNotFound."""
+    job = get(session, project_id, job_id)
+    session.refresh(job, with_for_update=True)
     return job
 
 
@@ -108,6 +116,32 @@ def cancel(session: Session, project_id: str, job_id: str) -> Job:
     raise JobIsFinal(job_id, get(session, project_id, job_id).status)
 
 
+def pause(session: Session, project_id: str, job_id: str) -> Job:
+    """Stop a job until it is resumed: at once if it waits, at its next step if it runs. Raises JobNotFound,
+    JobCannotPause.
+    """
+    job = _locked(session, project_id, job_id)
+    if job.status == states.QUEUED:
+        note = transitions.Note(f"The job was paused at step {job.resume_step} on the user's request")
+        paused = transitions.move(session, job.id, states.PAUSED, note=note, sources=(states.QUEUED,))
+    else:
+        note = transitions.Note("The job will pause at its next step, on the user's request")
+        paused = transitions.move(session, job.id, states.PAUSING, note=note)
+    if paused is None:
+        raise JobCannotPause(job.id, job.status)
+    return paused
+
+
+def resume(session: Session, project_id: str, job_id: str) -> Job:
+    """Put a paused job back into the queue. Raises JobNotFound, JobCannotResume."""
+    job = _locked(session, project_id, job_id)
+    note = transitions.Note("The job was resumed on the user's request, moving job to queued state")
+    resumed = transitions.move(session, job.id, states.QUEUED, note=note, sources=(states.PAUSED,))
+    if resumed is None:
+        raise JobCannotResume(job.id, job.status)
+    return resumed
+
+
 def adapter(session: Session, project_id: str, job_id: str) -> TunedModel:
     """The model a job made. Raises JobNotFound, and AdapterMissing before it exists and after it was deleted."""
     job = get(session, project_id, job_id)
@@ -128,7 +162,7 @@ def checkpoint_adapter(session: Session, project_id: str, job_id: str, checkpoin
 
 def _cursor(row: Job | Event | Checkpoint | None) -> int:
     if row is None:
-        raise UnknownCursor
+        raise pages.UnknownCursor
     return row.seq
 
 

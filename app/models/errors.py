@@ -29,6 +29,31 @@ class BaseModelKept(Forbidden):
     param = "model"
 
 
+class NotTheOwner(Forbidden):
+    """This model belongs to another project, which only lets you use it."""
+
+    param = "model"
+
+
+class UnknownProject(BadRequest):
+    """There is no such project in this organisation."""
+
+    code = "invalid_value"
+    param = "project_ids"
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(f"There is no project '{project_id[:64]}' in this organisation.")
+
+
+class PermissionNotFound(NotFound):
+    """There is no such permission on this checkpoint."""
+
+    param = "permission_id"
+
+    def __init__(self, permission_id: str) -> None:
+        super().__init__(f"There is no permission '{permission_id[:64]}' on this checkpoint.")
+
+
 class AdapterMissing(NotFound):
     """There is no adapter here yet, or no longer."""
 

@@ -1,15 +1,25 @@
-"""`/v1/models`: the base models on this server and the project's own."""
+"""`/v1/models`: the base models on this server and the tuned ones; `/v1/fine_tuning/checkpoints`: who may use those."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 
 from app import db
 from app.auth.deps import CurrentCaller
+from app.http import paging
+from app.http.body import json_body
 from app.http.deps import CurrentSettings
-from app.models import schemas, service
+from app.models import permissions, schemas, service
 from app.models.deps import CurrentCatalog
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+checkpoints_router = APIRouter(prefix="/v1/fine_tuning/checkpoints", tags=["fine-tuning"])
+
+PermissionLimit = Annotated[int, Depends(paging.limit(default=10, most=1000))]
+Ascending = Annotated[bool, Depends(paging.spelled_out_order)]
+After = Annotated[str | None, Depends(paging.after)]
+PermissionBody = Annotated[schemas.PermissionRequest, Depends(json_body(schemas.PermissionRequest))]
 
 
 @router.get("", response_model=schemas.ModelList)
@@ -37,3 +47,36 @@ def delete(model: str, caller: CurrentCaller, catalog: CurrentCatalog) -> JSONRe
     with db.transaction() as session:
         service.delete(session, caller.project_id, model, catalog=catalog)
     return JSONResponse(schemas.deleted(model))
+
+
+@checkpoints_router.post("/{model:path}/permissions", response_model=schemas.PermissionList)
+def grant(model: str, caller: CurrentCaller, body: PermissionBody) -> JSONResponse:
+    """Let other projects of the organisation use a checkpoint."""
+    with db.transaction() as session:
+        granted = permissions.grant(session, caller, model, body.project_ids)
+    return JSONResponse(schemas.permissions(granted, has_more=False))
+
+
+@checkpoints_router.get("/{model:path}/permissions", response_model=schemas.PermissionList)
+def list_permissions(
+    model: str,
+    caller: CurrentCaller,
+    limit: PermissionLimit,
+    after: After,
+    ascending: Ascending,
+    project_id: str | None = None,
+) -> JSONResponse:
+    """List who may use a checkpoint."""
+    with db.reading() as session:
+        page = permissions.page(
+            session, caller, model, project_id=project_id, limit=limit, after=after, ascending=ascending
+        )
+    return JSONResponse(schemas.permissions(page.rows, has_more=page.has_more))
+
+
+@checkpoints_router.delete("/{model:path}/permissions/{permission_id}", response_model=schemas.PermissionDeleted)
+def revoke(model: str, permission_id: str, caller: CurrentCaller) -> JSONResponse:
+    """Take a permission back."""
+    with db.transaction() as session:
+        permissions.revoke(session, caller, model, permission_id)
+    return JSONResponse(schemas.permission_deleted(permission_id))

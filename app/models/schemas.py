@@ -1,11 +1,13 @@
 """Models and checkpoints on the wire."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from app.models.catalog import CatalogEntry
-from app.models.tables import Checkpoint, TunedModel
+from app.models.tables import Checkpoint, CheckpointPermission, TunedModel
 
 
 class ModelObject(TypedDict):
@@ -44,6 +46,35 @@ class CheckpointList(TypedDict):
     has_more: bool
 
 
+class PermissionRequest(BaseModel):
+    """The body of `POST …/permissions`: the projects that may use the checkpoint."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    project_ids: Annotated[list[str], Field(min_length=1, max_length=100)]
+
+
+class PermissionObject(TypedDict):
+    id: str
+    object: Literal["checkpoint.permission"]
+    created_at: int
+    project_id: str
+
+
+class PermissionList(TypedDict):
+    object: Literal["list"]
+    data: list[PermissionObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class PermissionDeleted(TypedDict):
+    id: str
+    object: Literal["checkpoint.permission"]
+    deleted: bool
+
+
 def base_model(entry: CatalogEntry) -> ModelObject:
     """A base model of the catalogue. The operator owns it; its age is not known."""
     return {"id": entry.id, "object": "model", "created": 0, "owned_by": "system"}
@@ -77,3 +108,19 @@ def checkpoint(row: Checkpoint, model_name: str) -> CheckpointObject:
         "metrics": row.metrics,
         "step_number": row.step,
     }
+
+
+def permissions(rows: Sequence[CheckpointPermission], *, has_more: bool) -> PermissionList:
+    """Permissions in the envelope that both the create and the list call answer with."""
+    data = [_permission(row) for row in rows]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}
+
+
+def permission_deleted(permission_id: str) -> PermissionDeleted:
+    return {"id": permission_id, "object": "checkpoint.permission", "deleted": True}
+
+
+def _permission(row: CheckpointPermission) -> PermissionObject:
+    created = int(row.created_at.timestamp())
+    return {"id": row.id, "object": "checkpoint.permission", "created_at": created, "project_id": row.project_id}

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from app import ids, outbox, pages
 from app.db import Session
 from app.models.catalog import Catalog, CatalogEntry
-from app.models.errors import BaseModelKept, ModelNotAvailable, ModelNotFound
-from app.models.tables import Checkpoint, TunedModel
+from app.models.errors import BaseModelKept, ModelNotAvailable, ModelNotFound, NotTheOwner
+from app.models.tables import Checkpoint, CheckpointPermission, TunedModel
 
 KEPT_CHECKPOINTS = 3
 TRAINED = "trained"
@@ -111,23 +111,34 @@ def publish_final(
 
 
 def find(session: Session, project_id: str, name: str) -> TunedModel | None:
-    """The project's tuned model or checkpoint of this name, if there is one."""
+    """The tuned model or checkpoint of this name that the project may use: its own, or one it has a permission for."""
     if not ids.is_plain(name):
         return None
-    return session.scalar(_living(project_id).where(TunedModel.name == name))
+    own_first = (TunedModel.project_id == project_id).desc()
+    return session.scalar(_usable(project_id).where(TunedModel.name == name).order_by(own_first).limit(1))
 
 
 def get(session: Session, project_id: str, name: str) -> TunedModel:
-    """The project's tuned model or checkpoint of this name. Raises ModelNotFound."""
+    """The tuned model or checkpoint of this name that the project may use. Raises ModelNotFound."""
     model = find(session, project_id, name)
     if model is None:
         raise ModelNotFound(name)
     return model
 
 
+def get_own(session: Session, project_id: str, name: str) -> TunedModel:
+    """The project's own tuned model or checkpoint of this name. Raises ModelNotFound, and NotTheOwner if the project
+    may only use it.
+    """
+    model = get(session, project_id, name)
+    if model.project_id != project_id:
+        raise NotTheOwner
+    return model
+
+
 def all_of(session: Session, project_id: str) -> list[TunedModel]:
-    """Every tuned model and checkpoint of the project, newest first."""
-    return list(session.scalars(_living(project_id).order_by(TunedModel.seq.desc())))
+    """Every tuned model and checkpoint that the project may use, newest first."""
+    return list(session.scalars(_usable(project_id).order_by(TunedModel.seq.desc())))
 
 
 def describe(
@@ -141,9 +152,10 @@ def describe(
 
 
 def trainable(session: Session, project_id: str, name: str, *, catalog: Catalog, models_dir: Path) -> Start:
-    """What a job on `name` starts from: a base model, an alias of one, or the project's own tuned model.
+    """What a job on `name` starts from: a base model, an alias of one, or a tuned model that the project may use.
 
-    Raises ModelNotAvailable if it is unknown, another project's, or its base is not on this server (any more).
+    Raises ModelNotAvailable if it is unknown, another project's without a permission, or if its base is not on this
+    server (any more).
     """
     parent = find(session, project_id, name)
     entry = catalog.find(parent.base_model if parent else name)
@@ -157,11 +169,11 @@ def trainable(session: Session, project_id: str, name: str, *, catalog: Catalog,
 def delete(session: Session, project_id: str, name: str, *, catalog: Catalog) -> None:
     """Delete a tuned model or checkpoint of the project, its checkpoint entry and its objects.
 
-    Raises BaseModelKept for a base model, ModelNotFound where there is none (any more).
+    Raises BaseModelKept for a base model, NotTheOwner for another project's, ModelNotFound where there is none.
     """
     if catalog.find(name) is not None:
         raise BaseModelKept
-    model = get(session, project_id, name)
+    model = get_own(session, project_id, name)
     session.execute(sa.delete(Checkpoint).where(Checkpoint.model_id == model.id))
     if not _retire(session, model.id):
         raise ModelNotFound(name)
@@ -194,8 +206,10 @@ def model_of(session: Session, checkpoint: Checkpoint) -> TunedModel:
     return session.get_one(TunedModel, checkpoint.model_id)
 
 
-def _living(project_id: str) -> sa.Select[TunedModel]:
-    return sa.select(TunedModel).where(TunedModel.project_id == project_id, TunedModel.deleted_at.is_(None))
+def _usable(project_id: str) -> sa.Select[TunedModel]:
+    permitted = sa.select(CheckpointPermission.model_id).where(CheckpointPermission.project_id == project_id)
+    either = sa.or_(TunedModel.project_id == project_id, TunedModel.id.in_(permitted))
+    return sa.select(TunedModel).where(either, TunedModel.deleted_at.is_(None))
 
 
 def _names(session: Session, model_ids: list[str]) -> dict[str, str]:

@@ -47,3 +47,19 @@ class Checkpoint(Base):
     model_id: Mapped[str] = mapped_column(sa.ForeignKey("tuned_models.id"))
     metrics: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
+
+
+class CheckpointPermission(Base):
+    """Another project of the same organisation may see and train on a tuned model or checkpoint."""
+
+    __tablename__ = "checkpoint_permissions"
+    __table_args__ = (
+        sa.UniqueConstraint("model_id", "project_id"),
+        sa.Index("ix_checkpoint_permissions_project", "project_id", "model_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # cp_…
+    seq: Mapped[int] = mapped_column(sa.BigInteger, sa.Identity(always=True), unique=True)
+    model_id: Mapped[str] = mapped_column(sa.ForeignKey("tuned_models.id", ondelete="CASCADE"))
+    project_id: Mapped[str] = mapped_column(sa.ForeignKey("projects.id"))  # who may use it
+    created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())

@@ -189,6 +189,12 @@ def test_cancel(server: CannedServer) -> None:
     assert run("jobs", "cancel", "ftjob-1")[:2] == (0, "ftjob-1 cancelled\n")
 
 
+@pytest.mark.parametrize(("verb", "status"), [("pause", "paused"), ("resume", "queued")])
+def test_pause_and_resume(server: CannedServer, verb: str, status: str) -> None:
+    server.replies = {f"POST /fine_tuning/jobs/ftjob-1/{verb}": [(200, job(status))]}
+    assert run("jobs", verb, "ftjob-1")[:2] == (0, f"ftjob-1 {status}\n")
+
+
 def adapter_archive() -> bytes:
     buffer = io.BytesIO()
     weights = b"weights"

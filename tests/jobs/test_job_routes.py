@@ -167,7 +167,10 @@ def test_bodies_that_are_no_object(content: bytes, live: Any) -> None:
 def test_unknown_jobs_are_all_alike(live: Any) -> None:
     job = create(live)["id"]
     tails = ["", "/events", "/checkpoints", "/adapter", "/checkpoints/ftckpt_x/adapter"]
-    for method, tail in [("POST", "/cancel"), *(("GET", tail) for tail in tails)]:
+    for method, tail in [
+        *(("POST", f"/{verb}") for verb in ("cancel", "pause", "resume")),
+        *(("GET", tail) for tail in tails),
+    ]:
         theirs = live.stranger.request(method, f"/v1/fine_tuning/jobs/{job}{tail}")
         nobodys = live.stranger.request(method, f"/v1/fine_tuning/jobs/ftjob-no{tail}")
         assert theirs.status_code == nobodys.status_code == 404
@@ -216,6 +219,19 @@ def test_cancel_twice(live: Any) -> None:
     assert "cancelled" in said["message"]
     events = live.http.get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]
     assert [event["level"] for event in events] == ["warn", "info", "info"]
+
+
+def test_pause_and_resume(live: Any) -> None:
+    job = create(live)["id"]
+    path = f"/v1/fine_tuning/jobs/{job}"
+    refused = live.http.post(f"{path}/pause")
+    assert (refused.status_code, error(refused)["param"]) == (400, None)
+    assert "validating_files" in error(refused)["message"]
+    live.move(job, "queued")
+    assert live.http.post(f"{path}/pause").json()["status"] == "paused"
+    assert live.http.post(f"{path}/pause").status_code == 400
+    assert live.http.post(f"{path}/resume").json()["status"] == "queued"
+    assert live.http.post(f"{path}/resume").status_code == 400
 
 
 def test_pages_of_jobs_by_metadata(live: Any) -> None:

@@ -12,12 +12,13 @@ from app.config import Settings
 from app.errors import AppError
 from app.events import service as events
 from app.jobs import service, states
-from app.jobs.errors import JobIsFinal, JobNotFound, UnknownCursor
+from app.jobs.errors import JobCannotPause, JobCannotResume, JobIsFinal, JobNotFound
 from app.jobs.schemas import JobRequest
 from app.jobs.tables import Job
 from app.models import service as models
 from app.models.catalog import Catalog
 from app.models.tables import TunedModel
+from app.pages import UnknownCursor
 
 Create = Callable[..., Job]
 
@@ -276,6 +277,46 @@ def test_cancel_of_a_final_job_names_its_status(status: str, create: Create, cal
         service.cancel(session, caller.project_id, job.id)
     assert (raised.value.status, raised.value.param, raised.value.code) == (400, None, None)
     assert len(messages(job)) == 2
+
+
+def in_status(job: Job, status: str) -> None:
+    finished = sa.func.now() if status in states.FINAL else None
+    with db.transaction() as session:
+        session.execute(sa.update(Job).where(Job.id == job.id).values(status=status, finished_at=finished))
+
+
+@pytest.mark.parametrize(("status", "then"), [(states.QUEUED, states.PAUSED), (states.RUNNING, states.PAUSING)])
+def test_a_pause_is_at_once_or_at_the_next_step(status: str, then: str, create: Create, caller: Caller) -> None:
+    job = create()
+    in_status(job, status)
+    with db.transaction() as session:
+        assert service.pause(session, caller.project_id, job.id).status == then
+    assert "on the user's request" in messages(job)[0][1]
+
+
+@pytest.mark.parametrize("status", [s for s in states.ALL if s not in (states.QUEUED, states.RUNNING)])
+def test_other_jobs_cannot_be_paused(status: str, create: Create, caller: Caller) -> None:
+    job = create()
+    in_status(job, status)
+    with db.transaction() as session, pytest.raises(JobCannotPause, match=status):
+        service.pause(session, caller.project_id, job.id)
+    assert len(messages(job)) == 2
+
+
+def test_a_paused_job_goes_back_into_the_queue(create: Create, caller: Caller) -> None:
+    job = create()
+    in_status(job, states.PAUSED)
+    with db.transaction() as session:
+        resumed = service.resume(session, caller.project_id, job.id)
+    assert (resumed.status, resumed.queued_at is not None) == (states.QUEUED, True)
+
+
+@pytest.mark.parametrize("status", [s for s in states.ALL if s != states.PAUSED])
+def test_only_paused_jobs_resume(status: str, create: Create, caller: Caller) -> None:
+    job = create()
+    in_status(job, status)
+    with db.transaction() as session, pytest.raises(JobCannotResume, match=status):
+        service.resume(session, caller.project_id, job.id)
 
 
 def test_ids_with_nul_or_beyond_ascii_are_unknown(create: Create, caller: Caller) -> None:

@@ -197,18 +197,15 @@ def test_a_cancelled_job_stops_and_publishes_nothing_more(bench: Bench) -> None:
 
 
 def test_a_paused_job_goes_on_where_it_was(bench: Bench) -> None:
-    from app.jobs import transitions
-    from app.jobs.transitions import Note
-
     bench.start("cpu", "gpu")
     job_id = bench.create(lines(40), n_epochs=12)
     bench.wait(job_id, lambda job: job.furthest_step > 2)
     with db.transaction() as session:
-        assert transitions.move(session, job_id, states.PAUSING, note=Note("pausing"), sources=(states.RUNNING,))
+        assert jobs.pause(session, bench.caller.project_id, job_id).status == states.PAUSING
     paused = bench.wait(job_id, states.PAUSED)
     assert paused.resume_step > 2
     with db.transaction() as session:
-        assert transitions.move(session, job_id, states.QUEUED, note=Note("resumed"), sources=(states.PAUSED,))
+        assert jobs.resume(session, bench.caller.project_id, job_id).status == states.QUEUED
     bench.wait(job_id, states.SUCCEEDED)
     steps = [(event.data or {})["step"] for event in bench.events(job_id, "metrics")]
     assert steps == list(range(1, 121))

@@ -1,0 +1,87 @@
+"""Checkpoint permissions: other projects of the organisation may see a tuned model or checkpoint, and train on it."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from app import ids, pages
+from app.auth.service import Caller
+from app.auth.tables import Project
+from app.db import Session
+from app.models import service
+from app.models.errors import PermissionNotFound, UnknownProject
+from app.models.tables import CheckpointPermission
+
+
+def grant(session: Session, caller: Caller, name: str, project_ids: list[str]) -> list[CheckpointPermission]:
+    """Let some projects use a model of the caller's; one permission a project, in their order.
+
+    A permission that is there already is returned as it is. Raises ModelNotFound, NotTheOwner, UnknownProject.
+    """
+    model = service.get_own(session, caller.project_id, name)
+    wanted = list(dict.fromkeys(project_ids))
+    _check_projects(session, caller.organization_id, wanted)
+    rows = [{"id": ids.new("cp_"), "model_id": model.id, "project_id": project_id} for project_id in wanted]
+    session.execute(insert(CheckpointPermission).values(rows).on_conflict_do_nothing())
+    granted = session.scalars(_of(model.id).where(CheckpointPermission.project_id.in_(wanted)))
+    return sorted(granted, key=lambda row: wanted.index(row.project_id))
+
+
+def page(
+    session: Session,
+    caller: Caller,
+    name: str,
+    *,
+    project_id: str | None,
+    limit: int,
+    after: str | None,
+    ascending: bool,
+) -> pages.Page[CheckpointPermission]:
+    """A page of a model's permissions, newest first unless `ascending`. Raises ModelNotFound, NotTheOwner,
+    UnknownCursor.
+    """
+    model = service.get_own(session, caller.project_id, name)
+    query = _of(model.id)
+    if project_id is not None:
+        known = ids.is_plain(project_id)
+        query = query.where(CheckpointPermission.project_id == project_id if known else sa.false())
+    after_seq = None if after is None else _cursor(session, model.id, after)
+    seq = CheckpointPermission.seq
+    return pages.fetch(session, query, seq, limit=limit, after_seq=after_seq, ascending=ascending)
+
+
+def revoke(session: Session, caller: Caller, name: str, permission_id: str) -> None:
+    """Take a permission back. Jobs that already train on the model are not disturbed.
+
+    Raises ModelNotFound, NotTheOwner, PermissionNotFound.
+    """
+    model = service.get_own(session, caller.project_id, name)
+    permission = _find(session, model.id, permission_id)
+    if permission is None:
+        raise PermissionNotFound(permission_id)
+    session.delete(permission)
+
+
+def _of(model_id: str) -> sa.Select[CheckpointPermission]:
+    return sa.select(CheckpointPermission).where(CheckpointPermission.model_id == model_id)
+
+
+def _find(session: Session, model_id: str, permission_id: str) -> CheckpointPermission | None:
+    if not ids.is_plain(permission_id):
+        return None
+    return session.scalar(_of(model_id).where(CheckpointPermission.id == permission_id))
+
+
+def _cursor(session: Session, model_id: str, permission_id: str) -> int:
+    permission = _find(session, model_id, permission_id)
+    if permission is None:
+        raise pages.UnknownCursor
+    return permission.seq
+
+
+def _check_projects(session: Session, organization_id: str, project_ids: list[str]) -> None:
+    plain = [project_id for project_id in project_ids if ids.is_plain(project_id)]
+    query = sa.select(Project.id).where(Project.organization_id == organization_id, Project.id.in_(plain))
+    known = set(session.scalars(query))
+    for project_id in project_ids:
+        if project_id not in known:
+            raise UnknownProject(project_id)
