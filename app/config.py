@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = MIB
     max_file_bytes: int = 512 * MIB
     log_level: str = "INFO"
+    stream_poll_seconds: float = 0.5  # how often a process looks for new events of the jobs that are watched
+    streams_per_key: int = 20  # event streams open at once, in one process
 
     # Leases and clocks, in seconds.
     heartbeat_seconds: float = 5.0

@@ -11,6 +11,7 @@ from app.config import Settings
 from app.files.routes import router as files
 from app.http import errors, health, openapi
 from app.http.middleware import RequestMiddleware
+from app.jobs.event_stream import Feed
 from app.jobs.routes import router as jobs
 from app.models import catalog
 from app.models.routes import checkpoints_router as checkpoints
@@ -37,6 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.catalog = catalog.load(settings.catalog_path, catalog.lock_path(settings.models_dir))
     app.state.bell = Bell(settings)
     app.state.keys = KeyCache()
+    app.state.feed = Feed(poll_seconds=settings.stream_poll_seconds, streams_per_key=settings.streams_per_key)
     errors.install(app)
     app.add_middleware(RequestMiddleware)
     for router in (health.router, files, jobs, checkpoints, models):

@@ -135,6 +135,8 @@ def live(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             storage_url=f"file://{folder}/objects",
             catalog_path=write_catalog(folder),
             models_dir=folder / "models",
+            stream_poll_seconds=0.02,
+            streams_per_key=4,
         )
         with _serving(create_app(settings)) as url:
             yield from _live(url, settings)

@@ -1,6 +1,7 @@
 """Who calls: the dependency every route has, except those on the public list."""
 
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -9,8 +10,9 @@ from app import db
 from app.auth import service
 from app.auth.errors import InvalidKey, MismatchedOrganization, MismatchedProject, MissingKey
 from app.auth.service import Caller
+from app.errors import Unauthorized
 
-__all__ = ["Caller", "CurrentCaller", "KeyCache", "current_caller"]
+__all__ = ["Caller", "CurrentCaller", "KeyCache", "current_caller", "still_works"]
 
 MAX_HEADER_BYTES = 256
 
@@ -50,6 +52,20 @@ def current_caller(request: Request) -> Caller:
     if request.headers.get("openai-project", caller.project_id) != caller.project_id:
         raise MismatchedProject
     return caller
+
+
+def still_works(request: Request) -> Callable[[], bool]:
+    """Whether the key of a long request has not been revoked meanwhile; asked again and again."""
+    keys, key = request.app.state.keys, _presented(request)
+
+    def look() -> bool:
+        try:
+            keys.caller(key)
+        except Unauthorized:
+            return False
+        return True
+
+    return look
 
 
 CurrentCaller = Annotated[Caller, Depends(current_caller)]

@@ -1,19 +1,16 @@
 """Follow a job to its end: a live bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from app.cli import events
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
     from rich.console import Console
     from rich.progress import Progress
-
-POLL_SECONDS = 0.5
-PAGE = 100  # events a request
-TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
 @dataclass
@@ -52,24 +49,18 @@ def follow(client: "OpenAI", job_id: str, *, console: "Console") -> "FineTuningJ
 
 
 def _show(client: "OpenAI", job_id: str, progress: "Progress") -> "FineTuningJob":
+    bar = progress.add_task("…", total=None, loss="-", speed="-", eta="-")
+    pace = Pace()
+    for event in events.follow(client, job_id):
+        if event.type == "metrics":
+            _advance(progress, bar, pace, event)
+            continue
+        progress.console.print(f"{event.level:<5} {event.message}", markup=False, highlight=False, soft_wrap=True)
+        # A message often tells of a new status.
+        progress.update(bar, description=client.fine_tuning.jobs.retrieve(job_id).status)
     job = client.fine_tuning.jobs.retrieve(job_id)
-    bar = progress.add_task(job.status, total=None, loss="-", speed="-", eta="-")
-    pace, last = Pace(), None
-    while True:
-        # The job is read before its events: when it says that it has ended, its last events are there.
-        job = client.fine_tuning.jobs.retrieve(job_id)
-        for event in events_after(client, job_id, last):
-            last = event.id
-            if event.type == "metrics":
-                _advance(progress, bar, pace, event)
-            else:
-                progress.console.print(
-                    f"{event.level:<5} {event.message}", markup=False, highlight=False, soft_wrap=True
-                )
-        progress.update(bar, description=job.status, eta=_eta(job, pace, progress.tasks[0].total))
-        if job.status in TERMINAL:
-            return job
-        time.sleep(POLL_SECONDS)
+    progress.update(bar, description=job.status, eta="0 s")
+    return job
 
 
 def _advance(progress: "Progress", bar: Any, pace: Pace, event: "FineTuningJobEvent") -> None:
@@ -83,6 +74,7 @@ def _advance(progress: "Progress", bar: Any, pace: Pace, event: "FineTuningJobEv
         total=data.get("total_steps"),
         loss=f"{data['train_loss']:.4f}" if "train_loss" in data else "-",
         speed=_speed(data, pace),
+        eta=_eta(data, pace),
     )
 
 
@@ -94,27 +86,7 @@ def _speed(data: dict[str, Any], pace: Pace) -> str:
     return f"{rate:.1f} steps/s" if rate else "-"
 
 
-def _eta(job: "FineTuningJob", pace: Pace, total: float | None) -> str:
-    """Seconds to go: the server's estimate, else from the pace seen here."""
-    if job.status in TERMINAL:
-        return "0 s"
+def _eta(data: dict[str, Any], pace: Pace) -> str:
+    """Seconds to go, from the pace seen here."""
     rate = pace.rate()
-    if rate and total:
-        return f"{max(0.0, total - pace.step) / rate:.0f} s"
-    if job.estimated_finish:
-        return f"{max(0.0, job.estimated_finish - time.time()):.0f} s"
-    return "-"
-
-
-def events_after(client: "OpenAI", job_id: str, last: str | None) -> list["FineTuningJobEvent"]:
-    """The events newer than `last`, oldest first; all of them for None. The API lists the newest first."""
-    fresh = []
-    for event in _newest_first(client, job_id):
-        if event.id == last:
-            break
-        fresh.append(event)
-    return fresh[::-1]
-
-
-def _newest_first(client: "OpenAI", job_id: str) -> Iterator["FineTuningJobEvent"]:
-    yield from client.fine_tuning.jobs.list_events(job_id, limit=PAGE)
+    return f"{max(0, data['total_steps'] - pace.step) / rate:.0f} s" if rate and data.get("total_steps") else "-"

@@ -1,6 +1,6 @@
 """Writing and reading a job's events."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -42,6 +42,24 @@ def page(session: Session, job_id: str, *, limit: int, after_seq: int | None) ->
     """A page of events, newest first."""
     query = sa.select(Event).where(Event.job_id == job_id)
     return pages.fetch(session, query, Event.seq, limit=limit, after_seq=after_seq)
+
+
+def after(session: Session, job_id: str, seq: int, *, limit: int) -> list[Event]:
+    """The events after a place, oldest first. A job's events become visible in the order of their places, because
+    whoever writes one holds the job's row.
+    """
+    query = sa.select(Event).where(Event.job_id == job_id, Event.seq > seq).order_by(Event.seq).limit(limit)
+    return list(session.scalars(query))
+
+
+def newest(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
+    """The place of each job's last event."""
+    query = (
+        sa.select(Event.job_id, sa.func.max(Event.seq).label("seq"))
+        .where(Event.job_id.in_(job_ids))
+        .group_by(Event.job_id)
+    )
+    return {row.job_id: row.seq for row in session.execute(query)}
 
 
 def find(session: Session, job_id: str, event_id: str) -> Event | None:

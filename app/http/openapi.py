@@ -39,6 +39,12 @@ class Tar(StreamingResponse):
     media_type = "application/x-tar"
 
 
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
 @dataclass(frozen=True)
 class Documentation:
     """What a dependency reads of a request, and the errors it may raise."""
@@ -71,6 +77,11 @@ def multipart(fields: dict[str, Json]) -> Json:
     required = [name for name, field in fields.items() if field.get("required")]
     schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def event_stream() -> dict[int | str, Json]:
+    """`responses` of a route that answers with server-sent events if it is asked to."""
+    return {200: {"content": {EventStream.media_type: {"schema": {"type": "string"}}}}}
 
 
 def replies(*families: type[AppError]) -> dict[int | str, Json]:

@@ -52,3 +52,18 @@ def _order(oldest_first: str, newest_first: str) -> Callable[[Request], bool]:
 # Dependencies for `order`: whether it asks for the oldest first.
 ascending = _order("asc", "desc")
 spelled_out_order = _order("ascending", "descending")  # as checkpoint permissions have it
+
+
+def streamed(request: Request) -> bool:
+    """Whether `stream` asks for events as they come instead of a page."""
+    text = request.query_params.get("stream", "false")
+    if text not in ("true", "false"):
+        raise InvalidPage("'stream' must be 'true' or 'false'.", param="stream")
+    return text == "true"
+
+
+documented(
+    streamed,
+    parameters=(query("stream", "Send events as they come.", type="boolean", default=False),),
+    errors=(InvalidPage,),
+)

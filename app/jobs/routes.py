@@ -3,16 +3,17 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app import db, queue
-from app.auth.deps import CurrentCaller
+from app.auth.deps import Caller, CurrentCaller, still_works
 from app.events import schemas as event_schemas
 from app.http import openapi, paging
 from app.http.body import json_body
 from app.http.deps import CurrentBell, CurrentSettings, CurrentStore
-from app.jobs import schemas, service
+from app.jobs import event_stream, schemas, service
+from app.jobs.event_stream import Feed
 from app.models import archive
 from app.models import schemas as model_schemas
 from app.models.deps import CurrentCatalog
@@ -24,6 +25,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 JobLimit = Annotated[int, Depends(paging.limit(default=20, most=1000))]
 CheckpointLimit = Annotated[int, Depends(paging.limit(default=10, most=1000))]
 After = Annotated[str | None, Depends(paging.after)]
+Streamed = Annotated[bool, Depends(paging.streamed)]
 
 
 @router.post("", response_model=schemas.JobObject)
@@ -84,9 +86,13 @@ def resume(job_id: str, caller: CurrentCaller, bell: CurrentBell) -> JSONRespons
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
-@router.get("/{job_id}/events", response_model=event_schemas.EventList)
-def list_events(job_id: str, caller: CurrentCaller, limit: JobLimit, after: After) -> JSONResponse:
-    """List a job's events, newest first."""
+@router.get("/{job_id}/events", response_model=event_schemas.EventList, responses=openapi.event_stream())
+def list_events(
+    request: Request, job_id: str, caller: CurrentCaller, limit: JobLimit, after: After, streamed: Streamed
+) -> Response:
+    """List a job's events, newest first; or with `stream=true` follow them as server-sent events, oldest first."""
+    if streamed:
+        return _follow(request, job_id, caller)
     with db.reading() as session:
         page = service.events_page(session, caller.project_id, job_id, limit=limit, after=after)
     data = [event_schemas.event(row) for row in page.rows]
@@ -119,6 +125,15 @@ def download_checkpoint_adapter(
     with db.reading() as session:
         model = service.checkpoint_adapter(session, caller.project_id, job_id, checkpoint_id)
     return _tar(store, model, f"{job_id}-{checkpoint_id}.tar")
+
+
+def _follow(request: Request, job_id: str, caller: Caller) -> openapi.EventStream:
+    feed: Feed = request.app.state.feed
+    with db.reading() as session:
+        start = service.stream_start(session, caller.project_id, job_id, request.headers.get("last-event-id"))
+    feed.check(caller.key_id)
+    messages = event_stream.stream(feed, job_id, start, caller.key_id, still_works(request))
+    return openapi.EventStream(messages, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
 
 def _tar(store: Store, model: TunedModel, filename: str) -> openapi.Tar:

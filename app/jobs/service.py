@@ -93,8 +93,17 @@ def page(
 def events_page(session: Session, project_id: str, job_id: str, *, limit: int, after: str | None) -> pages.Page[Event]:
     """A page of a job's events, newest first. Raises JobNotFound, UnknownCursor."""
     job = get(session, project_id, job_id)
-    after_seq = None if after is None else _cursor(events.find(session, job.id, after) if ids.is_plain(after) else None)
+    after_seq = None if after is None else _event_cursor(session, job.id, after)
     return events.page(session, job.id, limit=limit, after_seq=after_seq)
+
+
+def stream_start(session: Session, project_id: str, job_id: str, last_event_id: str | None) -> int:
+    """The place after which a stream of a job's events begins: that of the last one its client has seen, or 0.
+
+    Raises JobNotFound, UnknownCursor.
+    """
+    job = get(session, project_id, job_id)
+    return 0 if last_event_id is None else _event_cursor(session, job.id, last_event_id)
 
 
 def checkpoints_page(
@@ -164,6 +173,10 @@ def _cursor(row: Job | Event | Checkpoint | None) -> int:
     if row is None:
         raise pages.UnknownCursor
     return row.seq
+
+
+def _event_cursor(session: Session, job_id: str, event_id: str) -> int:
+    return _cursor(events.find(session, job_id, event_id) if ids.is_plain(event_id) else None)
 
 
 def _check_offered(body: JobRequest) -> None:

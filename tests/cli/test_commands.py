@@ -40,9 +40,9 @@ class CannedServer:
                 outer.asked.append((key, body))
                 replies = outer.replies.get(key, [(404, envelope("no such path", None))])
                 status, value = replies.pop(0) if len(replies) > 1 else replies[0]
-                data = value if isinstance(value, bytes) else json.dumps(value).encode()
+                kind, data = encoded(value)
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json" if data is not value else "application/x-tar")
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -105,6 +105,15 @@ def dataset(tmp_path: Path) -> Path:
     return path
 
 
+def encoded(value: Any) -> tuple[str, bytes]:
+    """The content type and the bytes of a reply: bytes are an archive, a list of texts is a stream of events."""
+    if isinstance(value, bytes):
+        return "application/x-tar", value
+    if isinstance(value, list):
+        return "text/event-stream", "".join(f"data: {text}\n\n" for text in value).encode()
+    return "application/json", json.dumps(value).encode()
+
+
 def run(*arguments: str) -> tuple[int, str, str]:
     """Run a command in this process as `main` does; returns the exit status, stdout and stderr."""
     result = CliRunner().invoke(app, list(arguments))
@@ -137,21 +146,43 @@ def test_finetune_uploads_and_creates(server: CannedServer, dataset: Path) -> No
     }
 
 
-def test_watch_shows_every_event_once_and_the_progress(server: CannedServer) -> None:
-    metrics = {"step": 3, "total_steps": 3, "train_loss": 0.25}
+METRICS = {"step": 3, "total_steps": 3, "train_loss": 0.25}
+
+
+def watched(server: CannedServer) -> list[tuple[str, bytes]]:
+    """Watch a job of three events; each must have been shown once. Returns what the server was asked."""
+    status, out, err = run("jobs", "watch", "ftjob-1")
+    assert (status, out) == (0, "ft:tiny-chat:acme:x:12345678\n")
+    assert err.count("Created") == err.count("The job has completed") == 1
+    assert "3/3" in err
+    assert "0.2500" in err
+    return server.asked
+
+
+def test_watch_polls_a_server_that_does_not_stream(server: CannedServer) -> None:
     server.replies = {
         "GET /fine_tuning/jobs/ftjob-1": [(200, job("running")), (200, job("running")), (200, job())],
         "GET /fine_tuning/jobs/ftjob-1/events": [
             (200, page(event(1, "Created fine-tuning job"))),
-            (200, page(event(3, "The job has completed"), event(2, "Step 3/3", metrics), event(1, "Created"))),
+            (200, page(event(1, "Created fine-tuning job"))),
+            (200, page(event(3, "The job has completed"), event(2, "Step 3/3", METRICS), event(1, "Created"))),
         ],
     }
-    status, out, err = run("jobs", "watch", "ftjob-1")
-    assert (status, out) == (0, "ft:tiny-chat:acme:x:12345678\n")
-    assert err.count("Created") == 1
-    assert "The job has completed" in err
-    assert "3/3" in err
-    assert "0.2500" in err
+    watched(server)
+
+
+def test_watch_follows_a_stream_and_goes_on_where_it_broke_off(server: CannedServer) -> None:
+    first, second, third = event(1, "Created"), event(2, "Step 3/3", METRICS), event(3, "The job has completed")
+    server.replies = {
+        "GET /fine_tuning/jobs/ftjob-1": [(200, job("running"))] * 3 + [(200, job())],
+        "GET /fine_tuning/jobs/ftjob-1/events": [
+            (200, [json.dumps(first), json.dumps(second)]),
+            (200, [json.dumps(third), "[DONE]"]),
+            (200, page(third, second, first)),
+        ],
+    }
+    asked = watched(server)
+    assert [key for key, _ in asked].count("GET /fine_tuning/jobs/ftjob-1/events") == 3
 
 
 @pytest.mark.parametrize("ended", ["failed", "cancelled"])
