@@ -58,7 +58,21 @@ class Settings(BaseSettings):
     prepare_slots: int = Field(default=2, ge=1)  # files prepared at once by one `worker cpu`
     resume_interval_seconds: float = 60.0
     warm_base: str = ""  # the catalogue id a GPU worker loads before its first job
+    # Weights & Biases: with a key, a server of one's own, or offline, jobs may have their metrics logged there.
+    wandb_api_key: SecretStr | None = None
+    wandb_base_url: str | None = None  # None: W&B's own cloud
+    wandb_offline: bool = False  # without a key or server: keep runs below wandb_dir, for a later `wandb sync`
+    wandb_dir: Path = Path("/var/lib/tunesmith/wandb")
     results_base64: bool = False  # deliver result CSVs base64-encoded, as OpenAI's live endpoint has done
+
+    @property
+    def wandb_is_offline(self) -> bool:
+        return self.wandb_api_key is None and self.wandb_base_url is None
+
+    @property
+    def wandb_is_offered(self) -> bool:
+        """Whether jobs may ask for the `wandb` integration."""
+        return self.wandb_offline or not self.wandb_is_offline
 
 
 def environment(changes: Mapping[str, object]) -> dict[str, str]:

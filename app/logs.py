@@ -37,5 +37,5 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("botocore", "urllib3", "httpx", "httpcore", "kombu", "amqp"):
+    for chatty in ("botocore", "urllib3", "httpx", "httpcore", "kombu", "amqp", "wandb"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

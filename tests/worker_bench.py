@@ -54,18 +54,27 @@ class Bench:
             )
         return file_id
 
-    def create(self, data: bytes, validation: bytes | None = None, model: str = "tiny-chat", **settings: Any) -> str:
-        body = {
+    def create(
+        self,
+        data: bytes,
+        validation: bytes | None = None,
+        model: str = "tiny-chat",
+        body: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> str:
+        """Create a job; `settings` are hyperparameters, `body` holds further fields of the request."""
+        request = {
             "model": model,
             "training_file": self.add_file(data),
             "validation_file": self.add_file(validation) if validation else None,
             "seed": 3,
             "suffix": "t",
             "method": {"type": "supervised", "supervised": {"hyperparameters": {**HYPERPARAMETERS, **settings}}},
+            **(body or {}),
         }
         with db.transaction() as session:
-            request = JobRequest.model_validate(body)
-            return jobs.create(session, self.caller, request, catalog=self.models, settings=self.settings).id
+            checked = JobRequest.model_validate(request)
+            return jobs.create(session, self.caller, checked, catalog=self.models, settings=self.settings).id
 
     def start(self, *kinds: str) -> list[Node]:
         """Start workers; the fixture stops them."""

@@ -90,7 +90,7 @@ class Progress:
         }
         with db.transaction() as session:
             _keep(session, self._job, values)
-            events.append_metrics(session, self._job.id, [_step_on_the_wire(step) for step in steps])
+            events.append_metrics(session, self._job.id, [step_on_the_wire(step) for step in steps])
             claims.serve_tokens(session, self._job.project_id, sum(step["tokens"] for step in steps))
 
 
@@ -118,6 +118,12 @@ def resume_state(job: Job, prefix: str, step: int) -> None:
         if job.resume_prefix is not None and job.resume_prefix != current.resume_prefix:
             outbox.put(session, outbox.DELETE_PREFIX, {"prefix": job.resume_prefix})
     job.resume_prefix = prefix
+
+
+def tell(job: Job, level: str, message: str) -> None:
+    """Add an event, while the job is still this worker's."""
+    with db.transaction() as session:
+        transitions.update(session, job.id, job.fence, {"worker_id": Job.worker_id}, note=Note(message, level=level))
 
 
 def hand_back(job: Job, step: int, *, paused: bool) -> None:
@@ -211,7 +217,7 @@ def _on_the_wire(report: dict[str, Any], names: tuple[str, ...]) -> dict[str, An
     return {name: report[name] for name in names if report.get(name) is not None}
 
 
-def _step_on_the_wire(report: dict[str, Any]) -> dict[str, Any]:
+def step_on_the_wire(report: dict[str, Any]) -> dict[str, Any]:
     """OpenAI's members, and the speed: what a progress bar wants beside them."""
     return _on_the_wire(report, WIRE_METRICS) | {"tokens_per_second": round(report["tokens"] / report["seconds"], 1)}
 

@@ -6,6 +6,7 @@ Every write carries the job's fence. `Lost` means that the job is not ours any m
 import logging
 import queue
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from app.jobs.transitions import Note
 from app.models import service as models
 from app.models.catalog import CatalogEntry
 from app.storage import ObjectMissing, Store
-from worker import artefacts, publishing, sweeps
+from worker import artefacts, publishing, sweeps, tracking
 from worker.artefacts import CorruptObject, StorageUnavailable
 from worker.node import Held
 from worker.publishing import Lost
@@ -58,6 +59,7 @@ class Runner:
             training.leave()
             take_back(job, failures.STORAGE_UNAVAILABLE)
         finally:
+            training.end_tracking()
             engine.forget(job.id)
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -78,10 +80,13 @@ class Training:
         self.job, self.held, self.entry, self.engine = job, held, entry, engine
         self.store, self.settings, self.scratch = store, settings, scratch
         self.progress = publishing.Progress(job)
+        self._runs: list[tracking.WandbRun] = []
+        self._failed = True  # until it ends in another way
         self._saved_step: int | None = None  # of the last resume state that was published
 
     def run(self) -> None:
         reports = self._admit()
+        self._runs = tracking.runs(self.job, self.settings, partial(publishing.tell, self.job))
         while True:
             if self.held.lost.is_set():
                 raise Lost
@@ -93,6 +98,10 @@ class Training:
                 return
             if self.progress.due(FLUSH_SECONDS):
                 self.progress.flush()
+
+    def end_tracking(self) -> None:
+        for run in self._runs:
+            run.end(failed=self._failed)
 
     def leave(self) -> None:
         """Free the slot without a trace."""
@@ -126,6 +135,8 @@ class Training:
         kind = report["type"]
         if kind == "step":
             self.progress.add(report)
+            for run in self._runs:
+                run.log(publishing.step_on_the_wire(report))
         elif kind == "checkpoint" and report["step"] < (self.job.total_steps or 0):
             self._publish_checkpoint(report)
         elif kind == "resume_state":
@@ -165,6 +176,7 @@ class Training:
         digest = self._upload_adapter(Path(report["path"]), f"{prefix}final/", report["metrics"])
         result = publishing.store_result(self.store, self.job, f"{prefix}step_metrics.csv")
         publishing.finish(self.job, report, f"{prefix}final/", digest, result)
+        self._failed = False
         log.info("job.succeeded", extra={"job": self.job.id, "step": report["step"]})
 
     def _hand_back(self, reports: "Reports") -> None:
@@ -178,6 +190,7 @@ class Training:
         if reply.get("resume"):
             self._publish_resume(Path(reply["resume"]), reply["step"])
         self.progress.flush()
+        self._failed = False
         publishing.hand_back(self.job, reply["step"], paused=self.held.pausing.is_set())
         log.info("job.handed_back", extra={"job": self.job.id, "step": reply["step"]})
 

@@ -1,6 +1,6 @@
 """The data directory of `tunesmith up`, and who holds it.
 
-<data-dir>/ postgres/ redis/ objects/ scratch/ models/ logs/<child>.log api-key lock
+<data-dir>/ postgres/ redis/ objects/ scratch/ models/ wandb/ logs/<child>.log api-key lock
 """
 
 import fcntl

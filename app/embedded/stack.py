@@ -92,6 +92,8 @@ class Stack:
             "storage_url": f"file://{self.data_dir / 'objects'}",
             "models_dir": self.data_dir / "models",
             "scratch_dir": self.data_dir / "scratch",
+            "wandb_dir": self.data_dir / "wandb",
+            "wandb_offline": True,
         }
         defaults = {name: value for name, value in defaults.items() if name not in self.settings.model_fields_set}
         return defaults | {"database_url": self.postgres.url, "redis_url": self.redis.url}

@@ -65,7 +65,7 @@ class MethodNotOffered(BadRequest):
 
 
 class IntegrationNotConfigured(BadRequest):
-    """No W&B key is configured on this server, so the 'wandb' integration cannot be used."""
+    """Weights & Biases is not configured on this server, so the 'wandb' integration cannot be used."""
 
     code = "invalid_value"
     param = "integrations"

@@ -59,11 +59,14 @@ class Method(_Block):
     reinforcement: ReinforcementMethod | None = None
 
 
+WandbName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
 class Wandb(_Block):
-    project: str
-    name: str | None = None
-    entity: str | None = None
-    tags: Annotated[list[str], Field(max_length=50)] | None = None
+    project: WandbName
+    name: WandbName | None = None
+    entity: WandbName | None = None
+    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=50)] | None = None
 
 
 class Integration(_Block):
@@ -121,6 +124,11 @@ class JobList(TypedDict):
     object: Literal["list"]
     data: list[JobObject]
     has_more: bool
+
+
+def integration(asked: Integration, job_id: str) -> dict[str, Any]:
+    """An integration as it is kept and echoed: as asked, with the id of the run, which is the job's."""
+    return {"type": asked.type, "wandb": asked.wandb.model_dump(exclude_none=True) | {"run_id": job_id}}
 
 
 def job(row: Job, organization_id: str) -> JobObject:

@@ -13,7 +13,7 @@ from app.db import Session
 from app.events import service as events
 from app.events.tables import Event
 from app.files import service as files
-from app.jobs import hyperparameters, states, transitions
+from app.jobs import hyperparameters, schemas, states, transitions
 from app.jobs.errors import (
     CheckpointNotFound,
     IntegrationNotConfigured,
@@ -39,7 +39,7 @@ FINE_TUNE = "fine-tune"
 
 def create(session: Session, caller: Caller, body: JobRequest, *, catalog: Catalog, settings: Settings) -> Job:
     """Check what can be known now, and write the job and its first events. Raises the BadRequest that fits."""
-    _check_offered(body)
+    _check_offered(body, settings)
     start = models.trainable(session, caller.project_id, body.model, catalog=catalog, models_dir=settings.models_dir)
     _check_file(session, caller.project_id, body.training_file, "training_file")
     if body.validation_file is not None:
@@ -179,10 +179,10 @@ def _event_cursor(session: Session, job_id: str, event_id: str) -> int:
     return _cursor(events.find(session, job_id, event_id) if ids.is_plain(event_id) else None)
 
 
-def _check_offered(body: JobRequest) -> None:
+def _check_offered(body: JobRequest, settings: Settings) -> None:
     if body.method is not None and body.method.type != SUPERVISED:
         raise MethodNotOffered(body.method.type)
-    if body.integrations:
+    if body.integrations and not settings.wandb_is_offered:
         raise IntegrationNotConfigured
     if body.suffix is not None and not models.normalise_suffix(body.suffix):
         raise InvalidSuffix
@@ -237,7 +237,7 @@ def _new_job(session: Session, project_id: str, body: JobRequest, start: models.
     if body.metadata is not None:
         job.user_metadata = body.metadata
     if body.integrations is not None:
-        job.integrations = []
+        job.integrations = [schemas.integration(asked, job.id) for asked in body.integrations]
     session.add(job)
     session.flush()
     return job

@@ -256,6 +256,13 @@ def test_another_projects_job_is_nowhere(create: Create, stranger: Caller) -> No
     assert job.status == states.VALIDATING
 
 
+def test_a_wandb_run_has_the_jobs_id(create: Create, settings: Settings) -> None:
+    settings.wandb_offline = True
+    asked = {"type": "wandb", "wandb": {"project": "p", "name": None, "tags": ["a"]}}
+    job = create(integrations=[asked])
+    assert job.integrations == [{"type": "wandb", "wandb": {"project": "p", "tags": ["a"], "run_id": job.id}}]
+
+
 @pytest.mark.parametrize("status", [status for status in states.ALL if status not in states.FINAL])
 def test_cancel_from_every_state_that_is_not_final(status: str, create: Create, caller: Caller) -> None:
     job = create()
