@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from pydantic import SecretStr
 from worker_bench import Bench, lines
 
@@ -64,6 +65,7 @@ def test_an_offline_run_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_nothing_of_this_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb.teardown()  # it keeps what the first run of a process found out
     monkeypatch.setattr(socket, "gethostname", lambda: "canary-of-a-host")
     _, tell = told()
     (run,) = tracking.runs(job(), Settings(wandb_dir=tmp_path, wandb_offline=True), tell)
