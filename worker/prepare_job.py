@@ -6,10 +6,11 @@ import shutil
 import tempfile
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app import db, storage
+from app import db, queue, storage
 from app.config import Settings
 from app.events import service as events
 from app.files.tables import File
@@ -18,6 +19,7 @@ from app.jobs.tables import Job
 from app.jobs.transitions import Note
 from app.models import catalog
 from app.models.catalog import Catalog, CatalogEntry
+from app.queue import Bell
 from app.storage import ObjectMissing, Store
 from app.workers.service import CPU
 from worker import artefacts, sweeps
@@ -58,6 +60,7 @@ class Preparer:
 
     def __init__(self, settings: Settings, store: Store, catalog: Catalog) -> None:
         self._settings, self._store, self._catalog = settings, store, catalog
+        self._bell = Bell(settings)
         self._tokenizers: dict[str, LoadedTokenizer] = {}
         self._lock = threading.Lock()
 
@@ -87,7 +90,7 @@ class Preparer:
         if job.validation_file is not None and not held.lost.is_set():
             validation = self._part(job, entry, loaded, job.validation_file, VALIDATION)
         if not held.lost.is_set():
-            _queue(job, entry, training, validation)
+            _queue(job, entry, training, validation, self._bell)
 
     def _tokenizer(self, entry: CatalogEntry) -> LoadedTokenizer:
         with self._lock:
@@ -155,7 +158,7 @@ def _told(what: str, lines: Lines, length: int) -> list[str]:
     return [f"{examples} dropped, as no trained token is left within {length} tokens: {lines}"]
 
 
-def _queue(job: Job, entry: CatalogEntry, training: _Part, validation: _Part | None) -> None:
+def _queue(job: Job, entry: CatalogEntry, training: _Part, validation: _Part | None, bell: Bell) -> None:
     """The one transaction that ends preparation: numbers for every "auto", and the job into the queue."""
     examples = training.manifest["examples"]
     resolved = hyperparameters.resolve(job.request, n_examples=examples, entry=entry)
@@ -174,6 +177,7 @@ def _queue(job: Job, entry: CatalogEntry, training: _Part, validation: _Part | N
                 events.append(session, job.id, text, level="warn")
             queued = Note("Files validated, moving job to queued state")
             transitions.move(session, job.id, states.QUEUED, note=queued, fence=job.fence)
+            db.after_commit(session, db.in_background(partial(bell.ring, queue.GPU)))
     log.info("job.prepared", extra={"job": job.id, "examples": examples, "kept": kept})
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from app.jobs import service as jobs
 from app.jobs import states
 from app.jobs.tables import Job
 from app.models.tables import Checkpoint, TunedModel
+from app.queue import GPU, Bell
 from worker.gpu import GpuNode
 from worker.node import Node
 
@@ -132,6 +134,14 @@ def test_the_same_data_is_prepared_once(bench: Bench) -> None:
     second = bench.wait(bench.create(lines(12)), states.QUEUED)
     assert first.prepared_key == second.prepared_key
     assert len(list(bench.store.keys(f"projects/{bench.caller.project_id}/prepared/"))) == 2
+
+
+def test_a_prepared_job_rings_for_a_gpu_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    rung: SimpleQueue[str] = SimpleQueue()
+    monkeypatch.setattr(Bell, "ring", lambda _, name: rung.put(name))
+    bench.start("cpu")
+    bench.wait(bench.create(lines(12)), states.QUEUED)
+    assert rung.get(timeout=10) == GPU
 
 
 def test_truncated_examples_are_told(bench: Bench) -> None:
