@@ -35,7 +35,7 @@ fix: $(VENV)/.installed-dev ## Format, and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-dev ## Measure, and print the numbers of docs/benchmarks.md
+bench: $(VENV)/.installed-bench ## Measure, and print the numbers of docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 migrate: $(VENV)/.installed ## Bring the database of TUNESMITH_DATABASE_URL to the newest schema
@@ -47,6 +47,10 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e '.[api,worker,engine,embedded]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(PIP_INSTALL) -e '.[api,worker,engine,embedded,dev,bench]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -4,9 +4,14 @@ import argparse
 import os
 import platform
 
-from benchmarks import api_process, first_step, upload
+from benchmarks import api_process, data, first_step, upload
 
-BENCHMARKS = {"api_process": api_process.run, "first_step": first_step.run, "upload": upload.run}
+BENCHMARKS = {
+    "api_process": api_process.run,
+    "data": data.run,
+    "first_step": first_step.run,
+    "upload": upload.run,
+}
 
 
 def main() -> None:

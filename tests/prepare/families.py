@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -19,6 +19,7 @@ class Family:
     eos: str
     stops: tuple[str, ...]
     bos: str | None = None
+    pattern: str | None = None  # how a text is cut before it is tokenised; None: as GPT-2 does
 
 
 FAMILIES = {
@@ -29,6 +30,8 @@ FAMILIES = {
         "<|eot_id|>",
         ("<|end_of_text|>", "<|eot_id|>"),
         "<|begin_of_text|>",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+",
     ),
     "mistral": Family(
         (
@@ -61,7 +64,7 @@ def write(name: str, folder: Path, template: str | None = None) -> Path:
     """Make the tokenizer folder of a family, as a base model's folder has it."""
     family = FAMILIES[name]
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = _pre_tokenizer(family.pattern)
     tokenizer.decoder = decoders.ByteLevel()
     special = [AddedToken(token, special=True, normalized=False) for token in family.special]
     trainer = trainers.BpeTrainer(
@@ -77,3 +80,10 @@ def write(name: str, folder: Path, template: str | None = None) -> Path:
     ids = [tokenizer.token_to_id(token) for token in family.stops]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
     return folder
+
+
+def _pre_tokenizer(pattern: str | None) -> pre_tokenizers.PreTokenizer:
+    if pattern is None:
+        return pre_tokenizers.ByteLevel(add_prefix_space=False)
+    cut = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])

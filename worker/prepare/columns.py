@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,19 +31,21 @@ class DatasetWriter:
         self._files["offsets"].write(np.zeros(1, dtype="<i8").tobytes())
         self.examples = self.rows = self.tokens = self.target_tokens = self.max_row_tokens = 0
 
-    def add(self, rows: list[Row]) -> None:
-        """Append one example's rows."""
-        for row in rows:
-            tokens, weights = row.arrays()
-            self.tokens += len(tokens)
-            self.target_tokens += int(np.count_nonzero(weights))
-            self.max_row_tokens = max(self.max_row_tokens, len(tokens))
-            self._files["tokens"].write(tokens.tobytes())
-            self._files["weights"].write(weights.tobytes())
-            self._files["offsets"].write(np.array([self.tokens], dtype="<i8").tobytes())
-            self._files["example"].write(np.array([self.examples], dtype="<i4").tobytes())
-            self.rows += 1
-        self.examples += 1
+    def add(self, examples: Sequence[Sequence[Row]]) -> None:
+        """Append the rows of some examples."""
+        rows = [row for example in examples for row in example]
+        lengths = np.array([len(row) for row in rows], dtype="<i8")
+        counts = [len(example) for example in examples]
+        numbers = np.repeat(np.arange(self.examples, self.examples + len(examples), dtype="<i4"), counts)
+        self._files["tokens"].write(b"".join([row.tokens for row in rows]))
+        self._files["weights"].write(b"".join([row.weights.tobytes() for row in rows]))
+        self._files["offsets"].write((self.tokens + np.cumsum(lengths)).astype("<i8").tobytes())
+        self._files["example"].write(numbers.tobytes())
+        self.examples += len(examples)
+        self.rows += len(rows)
+        self.tokens += int(lengths.sum())
+        self.target_tokens += sum(row.trained for row in rows)
+        self.max_row_tokens = max(self.max_row_tokens, int(lengths.max(initial=0)))
 
     def finish(self, **counts: int) -> dict[str, Any]:
         """Join the columns, write the manifest last, and return it."""

@@ -4,15 +4,18 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.files import dataset as checks
-from app.files.dataset import CHAT, BadLine
-from worker.prepare import rows, template
+from app.files import ordinary
+from app.files.dataset import CHAT, COMPLETION, BadLine
+from worker.prepare import template
+from worker.prepare.chats import Chats, Planned
 from worker.prepare.columns import DatasetWriter
-from worker.prepare.rows import ExampleRows
-from worker.prepare.template import DATE_STRING, RenderError, Template, Turn
+from worker.prepare.rows import ExampleRows, Row, of_completions
+from worker.prepare.template import DATE_STRING, RenderError, Turn
 from worker.prepare.tokenizer import LoadedTokenizer
 
 PREPARE_VERSION = 1  # raise it when the same file would give other rows
@@ -73,13 +76,18 @@ class Lines:
 class _Progress:
     """The state of one pass over a file."""
 
-    template: Template | None = None
+    tokenizer: LoadedTokenizer
     kind: str | None = None
     examples: int = 0
     bad: Lines = field(default_factory=Lines)
     truncated: Lines = field(default_factory=Lines)
     dropped: Lines = field(default_factory=Lines)
     straddling: int = 0
+
+    @cached_property
+    def chats(self) -> Chats:
+        """Made when the first chat line comes: a tokenizer without a chat template can prepare other lines."""
+        return Chats(self.tokenizer)
 
     def expect(self, kind: str) -> None:
         """All lines of a file are in one format. Raises BadLine."""
@@ -110,13 +118,13 @@ def prepare(
     role: TRAINING or VALIDATION. max_sequence_length: in tokens; longer rows are cut at their end.
     Raises InvalidDataset, naming the first bad lines and how many more there are.
     """
-    progress = _Progress()
+    progress = _Progress(tokenizer)
     writer = DatasetWriter(out)
     try:
         for batch in _batches(checks.lines(lines)):
-            examples = list(_checked(batch, tokenizer, progress))
+            examples = list(_checked(batch, progress))
             if progress.bad.count == 0:
-                _write(examples, tokenizer, max_sequence_length, writer, progress)
+                _write(examples, max_sequence_length, writer, progress)
     finally:
         writer.close()
     _check(progress, role, file_id, writer.examples)
@@ -133,23 +141,33 @@ def _batches(numbered: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, 
         yield batch
 
 
-def _checked(
-    batch: Iterable[tuple[int, bytes]], tokenizer: LoadedTokenizer, progress: _Progress
-) -> Iterator[tuple[int, list[Turn] | tuple[str, str]]]:
+def _checked(batch: Iterable[tuple[int, bytes]], progress: _Progress) -> Iterator[tuple[int, Any]]:
     """The usable examples of a batch, rendered; the bad lines go into `progress`."""
     for number, line in batch:
         progress.examples += 1
         try:
-            kind, example = checks.parse_line(line)
-            progress.expect(kind)
-            if kind == CHAT:
-                progress.template = progress.template or Template(tokenizer)
-                yield number, progress.template.turns(example)
-            else:
-                _refuse_special_tokens(example, tokenizer)
-                yield number, (example["prompt"], example["completion"])
+            yield number, _by_plan(line, progress) or _by_checks(line, progress)
         except (BadLine, RenderError) as error:
             progress.bad.add(number, str(error))
+
+
+def _by_plan(line: bytes, progress: _Progress) -> Planned | None:
+    """The quick way, for ordinary lines; whatever it does not know is left to the other."""
+    messages = ordinary.parse(line)
+    if messages is None or progress.kind == COMPLETION:
+        return None
+    progress.expect(CHAT)
+    return progress.chats.plan(messages)
+
+
+def _by_checks(line: bytes, progress: _Progress) -> list[Turn] | tuple[str, str]:
+    """A chat example's turns, or a prompt and its completion. Raises BadLine, RenderError."""
+    kind, example = checks.parse_line(line)
+    progress.expect(kind)
+    if kind == CHAT:
+        return progress.chats.render(example)
+    _refuse_special_tokens(example, progress.tokenizer)
+    return example["prompt"], example["completion"]
 
 
 def _refuse_special_tokens(example: dict[str, Any], tokenizer: LoadedTokenizer) -> None:
@@ -160,30 +178,28 @@ def _refuse_special_tokens(example: dict[str, Any], tokenizer: LoadedTokenizer) 
 
 
 def _write(
-    examples: list[tuple[int, Any]],
-    tokenizer: LoadedTokenizer,
-    max_sequence_length: int,
-    writer: DatasetWriter,
-    progress: _Progress,
+    examples: list[tuple[int, Any]], max_sequence_length: int, writer: DatasetWriter, progress: _Progress
 ) -> None:
     contents = [content for _, content in examples]
-    make = rows.of_chats if progress.kind == CHAT else rows.of_completions
-    for (number, _), example in zip(examples, make(contents, tokenizer), strict=True):
-        _write_example(number, example, max_sequence_length, writer, progress)
+    made = progress.chats.rows(contents) if progress.kind == CHAT else of_completions(contents, progress.tokenizer)
+    kept = [
+        rows
+        for (number, _), example in zip(examples, made, strict=True)
+        if (rows := _cut(number, example, max_sequence_length, progress))
+    ]
+    writer.add(kept)
 
 
-def _write_example(
-    number: int, example: ExampleRows, max_sequence_length: int, writer: DatasetWriter, progress: _Progress
-) -> None:
-    cuts = [row.cut(max_sequence_length) for row in example.rows]
+def _cut(number: int, example: ExampleRows, length: int, progress: _Progress) -> list[Row]:
+    """What is left of an example's rows within `length` tokens: those with something to train on."""
+    cuts = [row.cut(length) for row in example.rows]
     kept = [row for row in example.rows if row.trained]
     progress.straddling += example.straddling
     if not kept:
         progress.dropped.add(number)
-        return
-    if any(cuts):
+    elif any(cuts):
         progress.truncated.add(number)
-    writer.add(kept)
+    return kept
 
 
 def too_few(examples: int, file_id: str) -> InvalidDataset:

@@ -13,26 +13,40 @@ import numpy.typing as npt
 from worker.prepare.template import Turn
 from worker.prepare.tokenizer import LoadedTokenizer
 
+TOKEN = np.dtype("<u4")
+WEIGHT = np.dtype("<f4")
+
 
 @dataclass
 class Row:
-    """Token ids and the loss weight of each as a target."""
+    """Token ids, uint32 little-endian one after the other, and the spans (start, stop) of those that carry loss."""
 
-    tokens: list[int]
-    weights: list[float]
+    tokens: bytes
+    targets: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.tokens) // TOKEN.itemsize
 
     def cut(self, length: int) -> bool:
         """Drop what is beyond `length` tokens; whether anything was."""
-        longer = len(self.tokens) > length
-        del self.tokens[length:], self.weights[length:]
-        return longer
+        if len(self) <= length:
+            return False
+        self.tokens = self.tokens[: length * TOKEN.itemsize]
+        self.targets = [(start, min(stop, length)) for start, stop in self.targets if start < length]
+        return True
 
     @property
-    def trained(self) -> bool:
-        return any(self.weights)
+    def trained(self) -> int:
+        """How many tokens carry loss."""
+        return sum(stop - start for start, stop in self.targets)
 
-    def arrays(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
-        return np.array(self.tokens, dtype="<u4"), np.array(self.weights, dtype="<f4")
+    @property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """The loss weight of each token as a target."""
+        weights = np.zeros(len(self), dtype=WEIGHT)
+        for start, stop in self.targets:
+            weights[start:stop] = 1
+        return weights
 
 
 @dataclass
@@ -51,7 +65,8 @@ def of_chats(examples: list[list[Turn]], tokenizer: LoadedTokenizer) -> Iterator
     whole = iter(tokenizer.encode([text for _, row_texts in built for text in row_texts]))
     for example, row_texts in built:
         for row, _ in zip(example.rows, row_texts, strict=True):
-            example.straddling += _straddling(row, next(whole))
+            # Where the whole text tokenises differently, tokens were merged over the row's boundaries.
+            example.straddling += 0 if packed(next(whole)) == row.tokens else len(row.targets)
         yield example
 
 
@@ -60,34 +75,28 @@ def of_completions(pairs: list[tuple[str, str]], tokenizer: LoadedTokenizer) -> 
     prompts = tokenizer.encode_prompts([prompt for prompt, _ in pairs])
     targets = tokenizer.encode([completion for _, completion in pairs])
     for prompt, target in zip(prompts, targets, strict=True):
-        row = _row(prompt, [*target, tokenizer.eos_id])
-        row.weights[0] = 0.0  # nothing comes before the first token, so nothing can predict it
-        yield ExampleRows([row])
+        tokens = [*prompt, *target, tokenizer.eos_id]
+        # Nothing comes before the first token, so nothing can predict it.
+        yield ExampleRows([Row(packed(tokens), [(max(1, len(prompt)), len(tokens))])])
+
+
+def packed(ids: list[int]) -> bytes:
+    """Token ids as a row keeps them."""
+    return np.array(ids, dtype=TOKEN).tobytes()
 
 
 def _of_chat(turns: list[Turn], encoded: list[tuple[list[int], list[int]]]) -> tuple[ExampleRows, list[str]]:
     example = ExampleRows()
     texts: list[str] = []  # each row's text so far
-    for turn, (prompt, target) in zip(turns, encoded, strict=True):
+    for turn, (prompt_ids, target_ids) in zip(turns, encoded, strict=True):
+        prompt, tokens = packed(prompt_ids), packed(prompt_ids + target_ids)
+        target = (len(prompt_ids), len(prompt_ids) + len(target_ids))
         row = example.rows[-1] if example.rows else None
-        joins = row is not None and turn.prompt.startswith(texts[-1]) and prompt[: len(row.tokens)] == row.tokens
-        if row is not None and joins:
-            between = len(prompt) - len(row.tokens)
-            row.weights += [0.0] * between + [1.0] * len(target)
-            row.tokens = prompt + target
+        if row is not None and turn.prompt.startswith(texts[-1]) and prompt.startswith(row.tokens):
+            row.tokens = tokens
+            row.targets.append(target)
             texts[-1] = turn.prompt + turn.target
         else:
-            example.rows.append(_row(prompt, target))
+            example.rows.append(Row(tokens, [target]))
             texts.append(turn.prompt + turn.target)
     return example, texts
-
-
-def _row(prompt: list[int], target: list[int]) -> Row:
-    return Row(prompt + target, [0.0] * len(prompt) + [1.0] * len(target))
-
-
-def _straddling(row: Row, whole: list[int]) -> int:
-    """How many boundaries between context and target the tokenizer would have merged over."""
-    if row.tokens == whole:
-        return 0
-    return sum(1 for before, after in zip(row.weights, row.weights[1:], strict=False) if not before and after)

@@ -13,6 +13,14 @@ SHAPING_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.
 
 
 @dataclass(frozen=True)
+class AddedToken:
+    """A text that is one token wherever it stands. plain: it eats no white space around it."""
+
+    id: int
+    plain: bool
+
+
+@dataclass(frozen=True, eq=False)
 class LoadedTokenizer:
     """A tokenizer and what the rows need to know of it."""
 
@@ -20,6 +28,7 @@ class LoadedTokenizer:
     backend: Any  # the tokenizers library's object: encodes batches in threads
     stop_tokens: tuple[str, ...]  # any of them ends a turn
     special_tokens: frozenset[str]  # texts that must not stand in a user's content
+    added_tokens: dict[str, AddedToken]  # those and others, by their text
     eos_id: int
     sha256: str  # of everything that shapes the tokens
 
@@ -43,15 +52,21 @@ def load(directory: Path) -> LoadedTokenizer:
         raise ValueError(f"{directory}: the tokenizer has no end-of-sequence token")
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+    decoder = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    added = decoder.values()
     return LoadedTokenizer(
         tokenizer=tokenizer,
         backend=tokenizer.backend_tokenizer,
         stop_tokens=_stop_tokens(tokenizer, directory),
         special_tokens=frozenset(token.content for token in added if token.special and token.content.strip()),
+        added_tokens={token.content: _added(number, token) for number, token in decoder.items()},
         eos_id=tokenizer.eos_token_id,
         sha256=_sha256(directory),
     )
+
+
+def _added(number: int, token: Any) -> AddedToken:
+    return AddedToken(number, plain=not (token.lstrip or token.rstrip or token.single_word or token.normalized))
 
 
 def _stop_tokens(tokenizer: Any, directory: Path) -> tuple[str, ...]:
