@@ -65,6 +65,21 @@ class Settings(BaseSettings):
     wandb_dir: Path = Path("/var/lib/tunesmith/wandb")
     results_base64: bool = False  # deliver result CSVs base64-encoded, as OpenAI's live endpoint has done
 
+    # Graders: limits are explained in docs/graders.md.
+    grader_runs: int = Field(default=4, ge=1)  # at once in one API process; more are refused with 429
+    grader_runs_per_project: int = Field(default=2, ge=1)
+    grader_seconds: float = Field(default=300.0, gt=0)  # one run, all members of a multi grader together
+    grader_base_url: str = ""  # an OpenAI-compatible endpoint, up to /v1; empty: graders that ask a model are refused
+    grader_api_key: SecretStr | None = None  # for that endpoint
+    grader_models: dict[str, str] = Field(default_factory=dict)  # JSON: the name in a grader → the endpoint's name
+    grader_model_seconds: float = Field(default=120.0, gt=0)  # one completion
+    python_graders: bool = False  # run tenants' Python, in a sandbox, on the API's machine; off: refused
+    python_grader_interpreter: Path | None = None  # whose packages it may import; None: this process's own
+    python_grader_seconds: float = Field(default=120.0, gt=0)
+    python_grader_memory_bytes: int = Field(default=2048 * MIB, ge=64 * MIB)  # of each of its processes
+    python_grader_disk_bytes: int = Field(default=256 * MIB, ge=MIB)  # of its temporary folder, which lies in memory
+    python_grader_processes: int = Field(default=1, ge=1)  # processes and threads at once
+
     @property
     def wandb_is_offline(self) -> bool:
         return self.wandb_api_key is None and self.wandb_base_url is None

@@ -9,6 +9,8 @@ from app import db, storage
 from app.auth.deps import KeyCache
 from app.config import Settings
 from app.files.routes import router as files
+from app.graders.routes import router as graders
+from app.graders.runtime import open_runtime
 from app.http import errors, health, openapi
 from app.http.middleware import RequestMiddleware
 from app.jobs.event_stream import Feed
@@ -28,8 +30,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     db.configure(engine)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.graders.close()
         engine.dispose()
 
     app = FastAPI(title="Tunesmith", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
@@ -37,11 +40,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.store = storage.open_store(settings)
     app.state.catalog = catalog.load(settings.catalog_path, catalog.lock_path(settings.models_dir))
     app.state.bell = Bell(settings)
+    app.state.graders = open_runtime(settings)
     app.state.keys = KeyCache()
     app.state.feed = Feed(poll_seconds=settings.stream_poll_seconds, streams_per_key=settings.streams_per_key)
     errors.install(app)
     app.add_middleware(RequestMiddleware)
-    for router in (health.router, files, jobs, checkpoints, models):
+    for router in (health.router, files, graders, jobs, checkpoints, models):
         app.include_router(router)
     openapi.install(app, PUBLIC_PATHS)
     return app

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 import uvicorn
+from fastapi import FastAPI
 
 from app import db, ids
 from app.auth import service as auth
@@ -61,6 +62,7 @@ class Live:
     job: str  # a job that no test changes
     store: Store
     catalog: catalog.Catalog
+    app: FastAPI
 
     @property
     def organization_id(self) -> str:
@@ -138,8 +140,9 @@ def live(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             stream_poll_seconds=0.02,
             streams_per_key=4,
         )
-        with _serving(create_app(settings)) as url:
-            yield from _live(url, settings)
+        app = create_app(settings)
+        with _serving(app) as url:
+            yield from _live(url, settings, app)
         bound = db.bound()
         assert isinstance(bound, sa.Engine)
         bound.dispose()
@@ -155,7 +158,7 @@ def write_catalog(folder: Path) -> Path:
     return path
 
 
-def _live(url: str, settings: Settings) -> Iterator[Live]:
+def _live(url: str, settings: Settings, app: FastAPI) -> Iterator[Live]:
     with db.transaction() as session:
         keys = [auth.create_key(session, organization=name) for name in ("acme", "other")]
     with db.transaction() as session:
@@ -176,6 +179,7 @@ def _live(url: str, settings: Settings) -> Iterator[Live]:
             job=made.json()["id"],
             store=open_store(settings),
             catalog=catalog.load(settings.catalog_path),
+            app=app,
         )
 
 
