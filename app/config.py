@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     grader_runs: int = Field(default=4, ge=1)  # at once in one API process; more are refused with 429
     grader_runs_per_project: int = Field(default=2, ge=1)
     grader_seconds: float = Field(default=300.0, gt=0)  # one run, all members of a multi grader together
-    grader_base_url: str = ""  # an OpenAI-compatible endpoint, up to /v1; empty: graders that ask a model are refused
+    grader_base_url: HttpUrl | None = None  # an OpenAI-compatible endpoint, up to /v1; None: model graders are refused
     grader_api_key: SecretStr | None = None  # for that endpoint
     grader_models: dict[str, str] = Field(default_factory=dict)  # JSON: the name in a grader → the endpoint's name
     grader_model_seconds: float = Field(default=120.0, gt=0)  # one completion

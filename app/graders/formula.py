@@ -31,7 +31,6 @@ _OPERATORS: dict[str, Callable[[float, float], float]] = {
     "-": operator.sub,
     "*": operator.mul,
     "/": operator.truediv,
-    "^": math.pow,
 }
 _UNARY: dict[str, Callable[[float], float]] = {
     "abs": abs,

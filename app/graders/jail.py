@@ -47,7 +47,7 @@ def main(plan: dict[str, Any]) -> int:
     os.set_inheritable(plan["lifeline"], False)
     try:
         _isolate(plan)
-    except Unavailable as error:
+    except (Unavailable, OSError) as error:
         _report(plan, error)
         return 1
     return _exit_status(os.waitpid(_fork(plan, _warden), 0)[1])
@@ -114,8 +114,10 @@ def _show(source: str, target: str, *, read_only: bool = True) -> None:
 def _warden(plan: dict[str, Any]) -> NoReturn:
     """Process 1: when it ends, the kernel ends everything else in its namespace."""
     prisoner = _fork(plan, _prisoner)
-    ready, _, _ = select.select([os.pidfd_open(prisoner), plan["lifeline"]], [], [])
-    if plan["lifeline"] in ready:
+    events = select.poll()
+    for descriptor in (os.pidfd_open(prisoner), plan["lifeline"]):
+        events.register(descriptor, select.POLLIN)
+    if plan["lifeline"] in dict(events.poll()):
         os._exit(1)
     os._exit(_exit_status(os.waitpid(prisoner, 0)[1]))
 

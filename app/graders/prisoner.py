@@ -65,6 +65,7 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         line = error.lineno
     text = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS]
+    text = text.encode("utf-8", "replace").decode().replace("\0", "?")  # what the other side takes
     return text if line is None else f"{text} (line {line})"
 
 

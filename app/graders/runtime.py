@@ -74,7 +74,7 @@ def _sandbox(settings: Settings) -> Sandbox | None:
 
 
 def _endpoint(settings: Settings) -> Endpoint | None:
-    if not settings.grader_base_url:
+    if settings.grader_base_url is None:
         return None
     key = settings.grader_api_key.get_secret_value() if settings.grader_api_key else None
-    return Endpoint(settings.grader_base_url, key, settings.grader_models, settings.grader_model_seconds)
+    return Endpoint(str(settings.grader_base_url), key, settings.grader_models, settings.grader_model_seconds)

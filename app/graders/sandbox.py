@@ -128,7 +128,15 @@ class Sandbox:
         }
 
     def _run(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        with _sealed(json.dumps(request).encode()) as stdin, _Pipe() as result, _Pipe() as lifeline:
+        try:
+            data, status = self._result(json.dumps(request).encode(), seconds)
+        except OSError as error:
+            raise PythonServerFault(f"{type(error).__name__}: {error.strerror}") from error
+        return _judged(data, status, seconds)
+
+    def _result(self, request: bytes, seconds: float) -> tuple[bytes | None, int]:
+        """What a run has written, None if it was not done in time, and its exit status."""
+        with _sealed(request) as stdin, _Pipe() as result, _Pipe() as lifeline:
             process = self._start(stdin, result.writer, lifeline.reader)
             result.close_writer()
             try:
@@ -136,24 +144,21 @@ class Sandbox:
             finally:
                 lifeline.close_writer()
                 status = _ended(process)
-        return _judged(data, status, seconds)
+        return data, status
 
     def _start(self, stdin: int, result: int, lifeline: int) -> "subprocess.Popen[bytes]":
         plan = self._plan | {"result": result, "lifeline": lifeline}
         plan["command"] = [*plan["command"], str(result)]
-        try:
-            return subprocess.Popen(
-                [self.interpreter, "-I", "-S", str(JAIL), json.dumps(plan)],
-                stdin=stdin,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[result, lifeline],
-                cwd="/",
-                env={},
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise PythonServerFault(type(error).__name__) from error
+        return subprocess.Popen(
+            [self.interpreter, "-I", "-S", str(JAIL), json.dumps(plan)],
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[result, lifeline],
+            cwd="/",
+            env={},
+            start_new_session=True,
+        )
 
 
 class _Pipe:
@@ -188,9 +193,9 @@ def _sealed(data: bytes) -> Iterator[int]:
 
 def _prefixes(interpreter: str) -> list[str]:
     """The folders an interpreter and its packages live in, the outermost first. Raises PythonServerFault."""
-    ask = "import json, sys; print(json.dumps([sys.base_prefix, sys.prefix]))"
+    ask = [interpreter, "-I", "-c", "import json, sys; print(json.dumps([sys.base_prefix, sys.prefix]))"]
     try:
-        done = subprocess.run([interpreter, "-I", "-c", ask], capture_output=True, check=True, timeout=CHECK_SECONDS)
+        done = subprocess.run(ask, capture_output=True, check=True, env={}, timeout=CHECK_SECONDS)
     except (OSError, subprocess.SubprocessError) as error:
         raise PythonServerFault(f"the interpreter {interpreter} does not start: {error}") from error
     return sorted(json.loads(done.stdout), key=len)
@@ -199,9 +204,10 @@ def _prefixes(interpreter: str) -> list[str]:
 def _read(descriptor: int, deadline: float) -> bytes | None:
     """All that is written until the writers are gone, at most MAX_RESULT_BYTES and a byte; None if time runs out."""
     data = b""
+    events = select.poll()
+    events.register(descriptor, select.POLLIN)
     while len(data) <= MAX_RESULT_BYTES:
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        if not events.poll(max(0.0, deadline - time.monotonic()) * 1000):
             return None
         chunk = os.read(descriptor, MAX_RESULT_BYTES + 1 - len(data))
         if not chunk:
@@ -223,7 +229,7 @@ def _ended(process: "subprocess.Popen[bytes]") -> int:
 def _judged(data: bytes | None, status: int, seconds: float) -> dict[str, Any]:
     """The answer in `data`, which the code may have written itself. Raises PythonRuntimeFault, CannotIsolate."""
     if data is None:
-        raise PythonTimeout(f"The grader did not finish within {seconds:.0f} s.")
+        raise PythonTimeout(f"The grader did not finish within {seconds:.3g} s.")
     if len(data) > MAX_RESULT_BYTES:
         raise PythonRuntimeFault("The grader wrote more than a result.")
     if not data:

@@ -1,5 +1,6 @@
 """Graders as the API offers them: refused if they cannot work here, run if they can."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,8 @@ from app.graders.faults import GradingFault, PythonServerFault
 from app.graders.grading import Grade, Means, grade
 from app.graders.sandbox import CannotIsolate
 from app.graders.templating import Observation
+
+log = logging.getLogger(__name__)
 
 
 def validate(grader: Member | MultiGrader, means: Means) -> None:
@@ -64,7 +67,12 @@ def _check_sandbox(path: str, means: Means) -> None:
         message = f"Python graders cannot be isolated on this server, so none is run: {error}."
         raise GraderNotOffered(message, param=f"{path}.type") from error
     except GradingFault as error:
-        raise Unavailable from error
+        raise _out_of_order(error) from error
+
+
+def _out_of_order(fault: GradingFault) -> Unavailable:
+    log.warning("graders.sandbox_out_of_order", extra={"reason": str(fault)})
+    return Unavailable()
 
 
 def _check_model(path: str, model: str, means: Means) -> None:
@@ -79,7 +87,7 @@ def _refusing_faults(param: str) -> Iterator[None]:
     try:
         yield
     except PythonServerFault as fault:
-        raise Unavailable from fault
+        raise _out_of_order(fault) from fault
     except GradingFault as fault:
         raise InvalidGrader(str(fault), param=param) from fault
 

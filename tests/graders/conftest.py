@@ -40,7 +40,7 @@ def grading(live: Live, judge: Judge) -> Iterator[Live]:
     settings = Settings(
         python_graders=True,
         python_grader_seconds=10,
-        grader_base_url=judge.url,
+        grader_base_url=judge.url,  # type: ignore[arg-type]
         grader_api_key="sk-operator-key",  # type: ignore[arg-type]
         grader_models={"gpt-4o-mini": "judge-7b", "judge-7b": "judge-7b"},
     )

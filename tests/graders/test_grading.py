@@ -129,7 +129,7 @@ def test_python_that_takes_too_long(judge: Judge) -> None:
     found = grade({"type": "python", "source": "while True: pass"}, means=slow)
     assert found.errors == {
         "python_grader_runtime_error": True,
-        "python_grader_runtime_error_details": "The grader did not finish within 0 s.",
+        "python_grader_runtime_error_details": "The grader did not finish within 0.5 s.",
         "unresponsive_reward_error": True,
     }
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.graders.faults import PythonRuntimeFault, PythonServerFault
+from app.graders.faults import PythonRuntimeFault, PythonServerFault, PythonTimeout
 from app.graders.sandbox import Limits, Sandbox
 from tests.graders.jailed import SAMPLE, fault, jails, run, wait_for
 
@@ -98,6 +99,7 @@ def test_rewards(sandbox: Sandbox, body: str, reward: float) -> None:
         ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
         ("class E(Exception):\n    def __str__(self): raise self\nraise E()", "exit status 1"),
         ("raise Exception('x' * 10**7)", "Exception: xxx"),
+        ("raise Exception('\\ud800\\0é')", "Exception: ??é (line 2)"),
     ],
 )
 def test_code_that_fails(sandbox: Sandbox, body: str, details: str) -> None:
@@ -144,6 +146,20 @@ def test_runs_side_by_side(sandbox: Sandbox) -> None:
     for thread in threads:
         thread.join()
     assert sorted(rewards) == [0, 1, 2, 3, 4, 5]
+    assert jails() == []
+
+
+def test_descriptors_with_large_numbers(sandbox: Sandbox) -> None:
+    """A busy server has more than the 1,024 that select(2) can count to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    with contextlib.ExitStack() as files:
+        for _ in range(1100):
+            files.enter_context(Path("/dev/null").open())
+        assert run(sandbox, "return 1.0") == 1
+        with pytest.raises(PythonTimeout):
+            run(sandbox, "while True: pass", seconds=0.3)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert jails() == []
 
 
