@@ -101,9 +101,7 @@ def save_rows(folder: Path, rows: Rows) -> Path:
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True)
-    weights = [
-        np.arange(len(row)) >= context for row, context in zip(rows.tokens, rows.contexts, strict=True)
-    ]
+    weights = [np.arange(len(row)) >= context for row, context in zip(rows.tokens, rows.contexts, strict=True)]
     columns = {
         "tokens": np.concatenate(rows.tokens).astype(np.uint32),
         "offsets": np.concatenate([[0], np.cumsum([len(row) for row in rows.tokens])]).astype(np.int64),

@@ -53,7 +53,9 @@ class Runner:
             take_back(job, failures.ENGINE_CRASHED, suspect=not alone)
         except EngineRefused as error:
             training.leave()
-            settle(job, failures.ENGINE_CODES.get(error.code, failures.INTERNAL_ERROR), str(error))
+            # What does not fit beside others may fit alone.
+            crowded = error.code == "no_room" and not alone
+            settle(job, failures.ENGINE_CODES.get(error.code, failures.INTERNAL_ERROR), str(error), suspect=crowded)
         except (StorageUnavailable, CorruptObject, ObjectMissing) as error:
             log.warning("job.storage", extra={"job": job.id, "reason": f"{type(error).__name__}: {error}"})
             training.leave()
@@ -119,7 +121,7 @@ class Training:
         validation = self._dataset(job.validation_key) if job.validation_key else None
         resume = self._fetched("resume", job.resume_prefix)
         adapter = self._fetched("parent", self._parent_prefix()) if resume is None else None
-        _, reports = self.engine.admit(
+        reply, reports = self.engine.admit(
             job.id,
             spec=hyperparameters.engine_spec(job, job.resolved, self.settings),
             dataset=str(dataset),
@@ -127,7 +129,10 @@ class Training:
             resume=str(resume) if resume else None,
             adapter=str(adapter) if adapter else None,
             out=str(self.scratch / "out"),
+            tenant=job.project_id,
         )
+        if job.deterministic and reply["step"] == 0:
+            publishing.tell(job, "info", f"Deterministic training, on {reply['threads']} threads of {reply['device']}")
         return reports
 
     def _follow(self, report: dict[str, Any]) -> bool:
@@ -141,6 +146,8 @@ class Training:
             self._publish_checkpoint(report)
         elif kind == "resume_state":
             self._publish_resume(Path(report["path"]), report["step"])
+        elif kind == "notice":
+            publishing.tell(self.job, "warn", report["message"])
         elif kind == "finished":
             self._finish(report)
             return True
@@ -177,7 +184,8 @@ class Training:
         result = publishing.store_result(self.store, self.job, f"{prefix}step_metrics.csv")
         publishing.finish(self.job, report, f"{prefix}final/", digest, result)
         self._failed = False
-        log.info("job.succeeded", extra={"job": self.job.id, "step": report["step"]})
+        memory = {name: report[name] for name in ("predicted_bytes", "peak_bytes")}
+        log.info("job.succeeded", extra={"job": self.job.id, "step": report["step"], **memory})
 
     def _hand_back(self, reports: "Reports") -> None:
         """Save at the next step boundary, keep the state, and move the job to paused or back to queued."""
@@ -229,12 +237,12 @@ class Training:
         return folder
 
 
-def settle(job: Job, cause: str, message: str | None = None) -> None:
-    """Fail a job for good, or put it back if its cause is forgiven once more."""
+def settle(job: Job, cause: str, message: str | None = None, *, suspect: bool = False) -> None:
+    """Fail a job for good, or put it back if its cause is forgiven once more; a suspect then runs alone."""
     with db.transaction() as session:
         verdict = failures.judge(cause, job.attempts, job.furthest_step)
         if verdict.retry:
-            sweeps.take_back(session, job, cause)
+            sweeps.take_back(session, job, cause, suspect=suspect)
             return
         error = failures.public_error(cause)
         note = Note(error["message"], level="error", data={"code": error["code"]})

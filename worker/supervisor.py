@@ -87,9 +87,11 @@ class Engine:
         resume: str | None,
         adapter: str | None,
         out: str,
+        tenant: str,
     ) -> "tuple[Message, queue.SimpleQueue[Message | None]]":
         """Start a job; the reply, and the queue of its reports, which ends with None if the engine dies.
 
+        Passes are shared fairly between tenants.
         Raises EngineDied, EngineRefused.
         """
         reports: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -97,7 +99,7 @@ class Engine:
         known = {field.name for field in dataclasses.fields(protocol.Spec)}
         settings = protocol.Spec(**{name: value for name, value in spec.items() if name in known})
         try:
-            command = protocol.Admit(0, job, settings, dataset, validation, resume, adapter, out)
+            command = protocol.Admit(0, job, settings, dataset, validation, resume, adapter, out, tenant)
             return self._ask(command, ADMIT_SECONDS), reports
         except BaseException:
             self._reports.pop(job, None)

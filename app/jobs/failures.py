@@ -64,6 +64,7 @@ ENGINE_CODES = {
     "bad_spec": BAD_SPEC,
     "diverged": DIVERGED,
     "no_base": INTERNAL_ERROR,
+    "no_room": OUT_OF_MEMORY,
     "no_slot": INTERNAL_ERROR,
     "duplicate_job": INTERNAL_ERROR,
     "unknown_job": INTERNAL_ERROR,

@@ -4,6 +4,7 @@ Prints one JSON line: real tokens per second once warm, the losses of each step,
 """
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -112,7 +113,7 @@ def _arguments(options: argparse.Namespace) -> SFTConfig:
 def _dataset(rows: dict[str, Any]) -> Dataset:
     """Token ids and labels, in the rows' order; -100 where there is no loss."""
     edges = rows["offsets"]
-    spans = [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    spans = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
     tokens = [rows["tokens"][span].astype("int64") for span in spans]
     masks = [(rows["weights"][span] > 0).astype("int64") for span in spans]
     return Dataset.from_dict(

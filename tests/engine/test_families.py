@@ -9,12 +9,10 @@ import torch
 from peft import PeftModel
 
 from tests.engine import tiny
-from worker.engine import base_model, batches, loop
+from worker.engine import base_model, batches
 from worker.engine.base_model import Base
-from worker.engine.job import admit
 from worker.engine.lora import NO_ADAPTER
 from worker.engine.loss import logits
-from worker.engine.protocol import Admit, Spec
 
 # Below, at and above the sliding windows, the rope limits and the attention's block of 128.
 LENGTHS = [5, 24, 9, 33, 140, 40, 33, 1]
@@ -39,17 +37,18 @@ def packed_logits(base: Base, data: batches.Dataset, slot: int) -> dict[int, tor
     batch = batches.cut(
         data,
         torch.arange(data.examples).numpy(),
-        budget=200,
+        limit=200,
         regime_from=base.regime_from,
         each_length=base.each_length,
+        training=False,
     )
-    assert sorted(row for part in batch.passes for row in part) == list(rows)
+    assert sorted(row for chunk in batch.chunks for row in chunk.rows) == list(rows)
     found = {}
-    for part in batch.passes:
-        stream = batches.pack(data, part, slot=slot, weight=1.0, device=torch.device("cpu"))
+    for chunk in batch.chunks:
+        stream = batches.pack([batches.Part(chunk, slot)], torch.device("cpu"))
         with torch.no_grad():
             scores = logits(base.head, base.hidden(stream, training=False))
-        found |= {row: scores[a:b] for row, (a, b) in zip(part, stream.segments.bounds, strict=True)}
+        found |= {row: scores[a:b] for row, (a, b) in zip(chunk.rows, stream.segments.bounds, strict=True)}
     return found
 
 
@@ -101,9 +100,8 @@ def test_a_trained_adapter_gives_the_engines_logits_in_stock_peft(family: str, d
 def trained(loaded: Loaded, folder: Path) -> tuple[Path, int]:
     """Train a few steps in this process; the adapter stays in its slot."""
     data = tiny.save_dataset(folder / "data", tiny.counting_rows(16))
-    settings = tiny.spec(lora_target_modules=tiny.linears(loaded.family), learning_rate=0.02)
-    job = admit(Admit(1, "ftjob", Spec(**settings), str(data), None, None, None, str(folder / "out")), loaded.base)
-    reports: dict[str, dict] = {}
-    for _ in loop.train(job, loaded.base, lambda kind, **fields: reports.update({kind: fields})):
-        pass
-    return Path(shutil.move(reports["finished"]["path"], folder / "adapter")), job.slot
+    settings = {"lora_target_modules": tiny.linears(loaded.family), "learning_rate": 0.02}
+    job = tiny.admitted(loaded.base, data, folder / "out", **settings)
+    (finished,) = tiny.train(loaded.base, job).of("finished")
+    loaded.base.bank.adapters[job.slot] = job.adapter
+    return Path(shutil.move(finished["path"], folder / "adapter")), job.slot

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from tests.engine import tiny
-from worker.engine import base_model, loop
+from worker.engine import base_model
 from worker.engine.base_model import Base
-from worker.engine.job import SUBSET, admit
-from worker.engine.protocol import Admit, Spec
+from worker.engine.job import SUBSET
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +23,8 @@ def train(
 ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     """Train a job to its end; its weights and its step reports."""
     data = tiny.save_dataset(folder / "data", tiny.counting_rows(12))
-    settings = Spec(**tiny.spec(lora_dropout=0.2, **changes))
-    valid = str(validation) if validation else None
-    job = admit(Admit(1, "ftjob", settings, str(data), valid, None, None, str(folder / "out")), base)
-    steps: list[dict[str, Any]] = []
-    for _ in loop.train(job, base, lambda kind, **fields: steps.append(fields) if kind == "step" else None):
-        pass
-    base.bank.adapters[job.slot] = None
-    return job.adapter.master, steps
+    job = tiny.admitted(base, data, folder / "out", validation=validation, lora_dropout=0.2, **changes)
+    return job.adapter.master, tiny.train(base, job).of("step")
 
 
 @pytest.mark.parametrize("examples", [SUBSET, SUBSET + 20])

@@ -1,15 +1,15 @@
 """The bank's one autograd function, against autograd of the plain formula; and the walls between its slots."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
-from worker.engine.lora import NO_ADAPTER, LoraBank, LoraLinear, Run, allocate
+from worker.engine.lora import NO_ADAPTER, LoraBank, LoraLinear, Run, allocate, mask_seed
 
 INNER, OUT, TOKENS = 6, 5, 14
-RUNS = (Run(0, 0, 4), Run(NO_ADAPTER, 4, 6), Run(1, 6, 11), Run(0, 11, 14))
+RUNS = (Run(0, 0, 4, draw=1), Run(NO_ADAPTER, 4, 6), Run(1, 6, 11, draw=2), Run(0, 11, 14, draw=3))
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,9 @@ def test_output_and_gradients_are_those_of_the_formula(setting: Setting, dropout
         for slot, adapter in enumerate(setting.bank.adapters):
             assert adapter is not None
             object.__setattr__(adapter, "dropout", dropout)
-            noise = torch.Generator()
-            noise.set_state(adapter.noise.get_state())
             for number, run in enumerate(RUNS):
                 if run.slot == slot:
+                    noise = torch.Generator().manual_seed(mask_seed(run.draw, setting.layer.number))
                     mask = torch.empty(run.stop - run.start, INNER, dtype=setting.bank.dtype)
                     masks[number] = mask.bernoulli_(1 - dropout, generator=noise).div_(1 - dropout)
     x = torch.randn(TOKENS, INNER, dtype=setting.bank.dtype, requires_grad=True)
@@ -117,8 +116,24 @@ def test_without_training_there_is_no_dropout(setting: Setting) -> None:
     x = torch.randn(1, TOKENS, INNER, dtype=setting.bank.dtype)
     setting.bank.read(RUNS, training=False)
     assert torch.equal(setting.layer(x), setting.layer(x))
+    without = setting.layer(x)
     setting.bank.read(RUNS, training=True)
-    assert not torch.equal(setting.layer(x), setting.layer(x))
+    assert not torch.equal(setting.layer(x), without)
+
+
+def test_dropout_is_a_function_of_its_draw(setting: Setting) -> None:
+    for adapter in setting.bank.adapters:
+        object.__setattr__(adapter, "dropout", 0.5)
+    x = torch.randn(1, TOKENS, INNER, dtype=setting.bank.dtype)
+    first = setting.layer(x)
+    assert torch.equal(setting.layer(x), first)
+    setting.bank.read(tuple(replace(run, draw=run.draw + 10) for run in RUNS), training=True)
+    assert not torch.equal(setting.layer(x), first)
+
+
+def test_the_seeds_of_dropout_do_not_meet() -> None:
+    seeds = {mask_seed(draw, number) for draw in range(100) for number in range(100)}
+    assert len({seed & 0xFFFFFFFF for seed in seeds}) > 9_990
 
 
 def test_a_seed_decides_the_first_weights() -> None:

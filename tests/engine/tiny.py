@@ -155,6 +155,44 @@ def spec(**changes: Any) -> dict[str, Any]:
     }
 
 
+def admitted(base: Any, data: Path, out: Path, *, name: str = "ftjob", **changes: Any) -> Any:
+    """A job in a slot of `base`; `validation` and settings as wanted."""
+    from worker.engine.job import admit
+    from worker.engine.protocol import Admit, Spec
+
+    validation = changes.pop("validation", None)
+    resume = changes.pop("resume", None)
+    settings = Spec(**spec(**changes))
+    paths = [str(path) if path else None for path in (validation, resume)]
+    return admit(Admit(1, name, settings, str(data), paths[0], paths[1], None, str(out)), base)
+
+
+class Reports(list[dict[str, Any]]):
+    """What a company reported, each with its type."""
+
+    def __call__(self, kind: str, **fields: Any) -> None:
+        self.append({"type": kind, **fields})
+
+    def of(self, kind: str, job: str = "ftjob") -> list[dict[str, Any]]:
+        return [report for report in self if report["type"] == kind and report["job"] == job]
+
+
+def train(base: Any, *jobs: Any) -> Reports:
+    """Train jobs together to their ends; what they reported. Raises what breaks one of them."""
+    from worker.engine.company import Company
+
+    reports, errors = Reports(), []
+    company = Company(base, reports, lambda ended: errors.append(ended.error))
+    for job in jobs:
+        company.join(job, tenant=job.id)
+    while company.members:
+        company.turn()
+    for error in errors:
+        if error is not None:
+            raise error
+    return reports
+
+
 class Client:
     """The worker's end of the protocol."""
 

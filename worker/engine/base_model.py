@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from worker.engine import attention
+from worker.engine import attention, checkpointing
 from worker.engine.batches import Stream
 from worker.engine.lora import LoraBank, LoraLinear
 from worker.engine.loss import Head
+from worker.engine.memory import Cost, Memory, rows_of
 
-# Tokens in one pass. On a Zen 4 core a 17 M model's speed varies by 15 % between 1,024 and 8,192; a GPU wants more.
-TOKEN_BUDGET = {"cpu": 4096, "cuda": 16384}
+# Tokens in one pass, where memory allows. On a Zen 4 core a 17 M model's speed varies by 15 % between 1,024 and 8,192;
+# a GPU wants more.
+TOKEN_LIMIT = {"cpu": 4096, "cuda": 16384}
 
 
 class BadBase(Exception):
@@ -26,7 +28,10 @@ class BadBase(Exception):
 
 @dataclass
 class Base:
-    """A model that does not learn. `decoder` gives hidden states; `ropes` are those whose tables move with use."""
+    """A model that does not learn. `decoder` gives hidden states; `ropes` are those whose tables move with use.
+
+    `longest` is the length of its context in tokens; `threads` run its passes on a CPU.
+    """
 
     key: str
     name: str
@@ -38,8 +43,11 @@ class Base:
     regime_from: float
     each_length: bool
     vocabulary: int
-    token_budget: int
+    longest: int
+    memory: Memory
     seconds: float
+    threads: int = field(default_factory=torch.get_num_threads)
+    cost: Cost | None = None
 
     def hidden(self, stream: Stream, *, training: bool) -> torch.Tensor:
         """The final hidden states of a stream, (tokens, hidden)."""
@@ -55,6 +63,14 @@ class Base:
 
     def memory_bytes(self) -> int:
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
+    def pass_bytes(self) -> int:
+        """What a full pass is predicted to take; 0 before the base was measured."""
+        if self.cost is None:
+            return 0
+        lengths = rows_of(self.memory.limit, self.longest)
+        layers = len(self.decoder.layers)  # type: ignore[arg-type]
+        return self.cost.of(lengths, checkpointing=self.memory.checkpointing, layers=layers)
 
     def digest(self) -> str:
         """sha256 over every weight, to show that training left the base alone."""
@@ -79,6 +95,8 @@ def load(path: Path, *, key: str, name: str, dtype: str, device: str, linears: l
     model = _load(path, kind, where)
     bank = LoraBank([None] * slots, where, kind)
     _wrap(model, linears, bank)
+    memory = Memory(TOKEN_LIMIT[where.type])
+    checkpointing.wrap(model.get_decoder().layers, lambda: memory.checkpointing)
     ropes, regime_from, each_length = _rope_regimes(model)
     return Base(
         key=key,
@@ -91,7 +109,8 @@ def load(path: Path, *, key: str, name: str, dtype: str, device: str, linears: l
         regime_from=regime_from,
         each_length=each_length,
         vocabulary=model.get_input_embeddings().weight.shape[0],
-        token_budget=TOKEN_BUDGET[where.type],
+        longest=_context(model),
+        memory=memory,
         seconds=time.perf_counter() - started,
     )
 
@@ -150,6 +169,10 @@ def _wrap(model: Any, linears: list[str], bank: LoraBank) -> None:
     for name, linear in found:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, LoraLinear(name, linear, bank))
+
+
+def _context(model: Any) -> int:
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 8192))
 
 
 def _head(model: Any) -> Head:

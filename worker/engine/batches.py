@@ -1,13 +1,14 @@
-"""From a prepared dataset to packed streams: which examples make a step, and how a step is cut into passes.
+"""From a prepared dataset to packed streams: which examples make a step, how a step is cut, and how a pass is laid out.
 
-A dataset is read through mmap. A step is `batch_size` examples; its rows are packed without padding into passes of at
-most a budget of tokens. Everything that the layers need to know about a pass is worked out here, once.
+A dataset is read through mmap. A step is `batch_size` examples; its rows are cut into chunks, and the chunks of several
+jobs are packed, without padding, into one pass. Everything that the layers need to know about a pass is worked out
+here, once.
 """
 
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,18 +51,46 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The rows of one optimizer step, cut into passes. `weight` is the sum of target weights over the whole step."""
+class Chunk:
+    """Rows of one dataset that go through the model in one pass: a step of a job, or a part of one.
 
-    passes: list[list[int]]
+    `weight` is the sum of target weights over the whole step. Rows of different `regime` use different rope tables and
+    never share a pass. `number` is the chunk's place in its step.
+    """
+
+    dataset: Dataset
+    rows: tuple[int, ...]
     weight: float
+    tokens: int
+    regime: int
+    number: int
+    training: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The chunks of one optimizer step, or of one evaluation."""
+
+    chunks: list[Chunk]
     targets: int
     tokens: int
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a pass holds of one job: a chunk, the slot of the job's adapter, and the seed of its dropout."""
+
+    chunk: Chunk
+    slot: int
+    draw: int = 0
+
+
+@dataclass(frozen=True)
 class Stream:
-    """One packed pass on the device: tokens and positions (1, tokens); positions, targets, coefficients (targets,)."""
+    """One packed pass on the device: tokens and positions (1, tokens); positions, targets, coefficients (targets,).
+
+    The targets of part p are edges[p]..edges[p + 1].
+    """
 
     tokens: torch.Tensor
     position_ids: torch.Tensor
@@ -70,6 +99,7 @@ class Stream:
     predicting: torch.Tensor
     targets: torch.Tensor
     coefficients: torch.Tensor
+    edges: tuple[int, ...]
 
     @property
     def length(self) -> int:
@@ -133,11 +163,12 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return math.ceil(examples / batch_size)
 
 
-def cut(dataset: Dataset, examples: np.ndarray, *, budget: int, regime_from: float, each_length: bool) -> Batch:
-    """Pack the examples' rows, in order, into passes of at most `budget` tokens (a longer row gets its own pass).
+def cut(
+    dataset: Dataset, examples: np.ndarray, *, limit: int, regime_from: float, each_length: bool, training: bool
+) -> Batch:
+    """Cut the examples' rows, in order, into chunks of at most `limit` tokens (a longer row is a chunk of its own).
 
-    Rows longer than `regime_from` tokens use another rope table, and with `each_length` one per length; rows of
-    different tables never share a pass.
+    Rows longer than `regime_from` tokens use another rope table, and with `each_length` one per length.
     """
     groups: dict[int, list[int]] = {}
     rows = [row for example in examples for row in dataset.rows(int(example))]
@@ -145,20 +176,23 @@ def cut(dataset: Dataset, examples: np.ndarray, *, budget: int, regime_from: flo
         length = dataset.row_tokens(row)
         regime = 0 if length <= regime_from else length if each_length else 1
         groups.setdefault(regime, []).append(row)
-    passes = [part for group in groups.values() for part in _fill(dataset, group, budget)]
     weights = [dataset.weights[dataset.offsets[row] : dataset.offsets[row + 1]] for row in rows]
+    weight = math.fsum(float(w.sum(dtype=np.float64)) for w in weights)
+    filled = [(regime, part) for regime, group in groups.items() for part in _fill(dataset, group, limit)]
     return Batch(
-        passes,
-        weight=math.fsum(float(w.sum(dtype=np.float64)) for w in weights),
+        [
+            Chunk(dataset, tuple(part), weight, sum(map(dataset.row_tokens, part)), regime, number, training)
+            for number, (regime, part) in enumerate(filled)
+        ],
         targets=sum(int(np.count_nonzero(w)) for w in weights),
         tokens=sum(len(w) for w in weights),
     )
 
 
-def _fill(dataset: Dataset, rows: list[int], budget: int) -> Iterator[list[int]]:
-    """In order, and about equally full: three passes of 700 rather than two of 1,000 and one of 100."""
+def _fill(dataset: Dataset, rows: list[int], limit: int) -> Iterator[list[int]]:
+    """In order, and about equally full: three chunks of 700 rather than two of 1,000 and one of 100."""
     lengths = [dataset.row_tokens(row) for row in rows]
-    share = min(budget, math.ceil(sum(lengths) / math.ceil(sum(lengths) / budget)) + max(lengths))
+    share = min(limit, math.ceil(sum(lengths) / math.ceil(sum(lengths) / limit)) + max(lengths))
     part: list[int] = []
     filled = 0
     for row, length in zip(rows, lengths, strict=True):
@@ -170,24 +204,31 @@ def _fill(dataset: Dataset, rows: list[int], budget: int) -> Iterator[list[int]]
     yield part
 
 
-def pack(dataset: Dataset, rows: list[int], *, slot: int, weight: float, device: torch.device) -> Stream:
-    """Lay rows end to end as one stream for one slot; each target's coefficient is its weight / `weight`."""
-    spans = [(int(dataset.offsets[row]), int(dataset.offsets[row + 1])) for row in rows]
-    lengths = np.array([stop - start for start, stop in spans])
+def pack(parts: Sequence[Part], device: torch.device) -> Stream:
+    """Lay the rows of all parts end to end as one stream; each target's coefficient is its weight / its step's."""
+    tokens, weights, lengths, coefficients, runs, start = [], [], [], [], [], 0
+    for part in parts:
+        dataset = part.chunk.dataset
+        for row in part.chunk.rows:
+            span = slice(int(dataset.offsets[row]), int(dataset.offsets[row + 1]))
+            tokens.append(dataset.tokens[span])
+            weights.append(dataset.weights[span])
+            coefficients.append(dataset.weights[span] / part.chunk.weight)
+            lengths.append(span.stop - span.start)
+        runs.append(Run(part.slot, start, start + part.chunk.tokens, part.draw))
+        start += part.chunk.tokens
     edges = np.concatenate([[0], np.cumsum(lengths)])
-    tokens = np.concatenate([dataset.tokens[start:stop] for start, stop in spans]).astype(np.int64)
-    weights = np.concatenate([dataset.weights[start:stop] for start, stop in spans])
-    targets = np.flatnonzero(weights)
-    positions = np.concatenate([np.arange(n) for n in lengths])
+    stream, targets = np.concatenate(tokens).astype(np.int64), np.flatnonzero(np.concatenate(weights))
     bounds = tuple((int(a), int(b)) for a, b in itertools.pairwise(edges))
     return Stream(
-        tokens=_to(tokens, device)[None],
-        position_ids=_to(positions, device)[None],
-        segments=Segments(bounds, _to(edges.astype(np.int32), device), int(lengths.max())),
-        runs=(Run(slot, 0, int(edges[-1])),),
+        tokens=_to(stream, device)[None],
+        position_ids=_to(np.concatenate([np.arange(n) for n in lengths]), device)[None],
+        segments=Segments(bounds, _to(edges.astype(np.int32), device), max(lengths)),
+        runs=tuple(runs),
         predicting=_to(targets - 1, device),
-        targets=_to(tokens[targets], device),
-        coefficients=_to((weights[targets] / weight).astype(np.float32), device),
+        targets=_to(stream[targets], device),
+        coefficients=_to(np.concatenate(coefficients)[targets].astype(np.float32), device),
+        edges=tuple(np.searchsorted(targets, [0, *(run.stop for run in runs)]).tolist()),
     )
 
 

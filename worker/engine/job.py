@@ -1,5 +1,6 @@
 """A job in its slot: what it trains, on what, and how far it is."""
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worker.engine import batches, export, resume
+from worker.engine import batches, export, lora, resume
 from worker.engine.base_model import Base
-from worker.engine.batches import Batch, Dataset
+from worker.engine.batches import Batch, Chunk, Dataset
 from worker.engine.lora import Adapter, allocate
+from worker.engine.memory import STATE_BYTES, free_bytes
 from worker.engine.optimizer import adamw
 from worker.engine.protocol import Admit, Spec
 
@@ -22,13 +24,17 @@ class NoSlot(Exception):
     """Every slot of the bank is taken."""
 
 
+class NoRoom(Exception):
+    """The adapter's state and a pass together do not fit into the memory that is left."""
+
+
 class BadSpec(Exception):
     """Settings that cannot be trained: an unknown target, or a count below one."""
 
 
 @dataclass
 class Progress:
-    """How far a job is; together with the adapter, its moments and its noise this is everything a resume needs.
+    """How far a job is; together with the adapter and its moments this is everything a resume needs.
 
     `best` and `worse` count for early stopping: the lowest validation loss, and evaluations since then.
     """
@@ -43,7 +49,10 @@ class Progress:
 
 @dataclass
 class Job:
-    """Everything of one job. Nothing in here is shared with another. `saved` is the last resume state written."""
+    """Everything of one job. Nothing in here is shared with another. `saved` is the last resume state written.
+
+    `threads` run its passes if it is `deterministic`: those of its first step, wherever it goes on.
+    """
 
     id: str
     spec: Spec
@@ -54,6 +63,7 @@ class Job:
     validation: Dataset | None
     out: Path
     progress: Progress
+    threads: int
     saved: Path | None = None
 
     @property
@@ -82,7 +92,7 @@ class Job:
         epoch, place = divmod(self.progress.step, self.steps_per_epoch)
         order = batches.epoch_order(self.spec.seed, epoch, self.dataset.examples)
         first = place * self.spec.batch_size
-        return cut(base, self.dataset, order[first : first + self.spec.batch_size])
+        return self._cut(base, self.dataset, order[first : first + self.spec.batch_size], training=True)
 
     def validation_batch(self, base: Base, *, whole: bool) -> Batch:
         """The whole validation set, or the fixed part of it that evaluations between epochs use."""
@@ -90,7 +100,23 @@ class Job:
         examples = np.arange(self.validation.examples)
         if not whole and len(examples) > SUBSET:
             examples = np.sort(batches.epoch_order(self.spec.seed, 0, len(examples))[:SUBSET])
-        return cut(base, self.validation, examples)
+        return self._cut(base, self.validation, examples, training=False)
+
+    def _cut(self, base: Base, dataset: Dataset, examples: np.ndarray, *, training: bool) -> Batch:
+        """Chunks of a size that depends on the company and the memory, unless the job is `deterministic`."""
+        return batches.cut(
+            dataset,
+            examples,
+            limit=base.memory.fixed if self.spec.deterministic else base.memory.chunk_limit,
+            regime_from=base.regime_from,
+            each_length=base.each_length,
+            training=training,
+        )
+
+    def draw(self, chunk: Chunk) -> int:
+        """The seed of a chunk's dropout: the same for the same job, step and chunk."""
+        key = f"{self.spec.seed} {self.progress.step} {chunk.number}".encode()
+        return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
     def resume_state(self) -> resume.State:
         """References to what a resume state holds; the tensors are not copied."""
@@ -101,21 +127,14 @@ class Job:
             "exp_avg_sq": moments["exp_avg_sq"],
             "optimizer_step": moments["step"].reshape(1),
         }
-        if self.spec.lora_dropout > 0:
-            tensors["noise"] = self.adapter.noise.get_state()
-        return resume.State(tensors, vars(self.progress), resume.identity(self.spec, self.dataset.sha256))
-
-
-def cut(base: Base, dataset: Dataset, examples: np.ndarray) -> Batch:
-    return batches.cut(
-        dataset, examples, budget=base.token_budget, regime_from=base.regime_from, each_length=base.each_length
-    )
+        identity = resume.identity(self.spec, self.dataset.sha256)
+        return resume.State(tensors, vars(self.progress), identity, self.threads)
 
 
 def admit(command: Admit, base: Base) -> Job:
     """Take a slot and set a job up in it, fresh, from an adapter, or from a resume state.
 
-    Raises NoSlot, BadSpec, batches.BadDataset, export.BadAdapter or resume.BadResume, and then holds no slot.
+    Raises NoSlot, NoRoom, BadSpec, batches.BadDataset, export.BadAdapter or resume.BadResume, and then holds no slot.
     """
     spec, slot = command.spec, base.bank.free_slot()
     if slot is None:
@@ -123,9 +142,11 @@ def admit(command: Admit, base: Base) -> Job:
     _check(spec)
     dataset = batches.open_dataset(Path(command.dataset), base.vocabulary)
     validation = batches.open_dataset(Path(command.validation), base.vocabulary) if command.validation else None
+    _check_room(spec, base)
     adapter = _adapter(spec, base)
     optimizer = adamw(adapter.master, adapter.grad, spec.weight_decay)
-    job = Job(command.job, spec, slot, adapter, optimizer, dataset, validation, Path(command.out), Progress())
+    out = Path(command.out)
+    job = Job(command.job, spec, slot, adapter, optimizer, dataset, validation, out, Progress(), base.threads)
     if command.resume:
         _restore(job, Path(command.resume))
     elif command.adapter:
@@ -142,6 +163,15 @@ def _check(spec: Spec) -> None:
         raise BadSpec("lora_dropout must be at least 0 and below 1")
     if spec.eval_interval is not None and spec.eval_interval < 1:
         raise BadSpec("eval_interval must be at least 1")
+
+
+def _check_room(spec: Spec, base: Base) -> None:
+    needed = lora.parameters(base.bank, spec.lora_rank, spec.lora_target_modules)
+    needed *= STATE_BYTES + base.bank.dtype.itemsize
+    needed += base.pass_bytes()
+    free = free_bytes(base.bank.device)
+    if needed > free:
+        raise NoRoom(f"the job and a pass need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free")
 
 
 def _adapter(spec: Spec, base: Base) -> Adapter:
@@ -166,7 +196,5 @@ def _restore(job: Job, directory: Path) -> None:
     moments["exp_avg"].copy_(saved.tensors["exp_avg"])
     moments["exp_avg_sq"].copy_(saved.tensors["exp_avg_sq"])
     moments["step"].copy_(saved.tensors["optimizer_step"][0])
-    if "noise" in saved.tensors:
-        job.adapter.noise.set_state(saved.tensors["noise"])
-    job.progress = Progress(**saved.progress)
+    job.progress, job.threads = Progress(**saved.progress), saved.threads
     job.adapter.publish()

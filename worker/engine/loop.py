@@ -1,41 +1,35 @@
 """Supervised training of one job, from its first step to its last.
 
-`train` is a generator: it gives way after every pass, so that the server can take turns between jobs. All that a pass
-leaves behind lies in the job itself, hence whoever runs in between changes nothing.
+`train` is a generator. It gives out a chunk of rows whenever some have to go through the model, and is sent what came
+of them; in between it holds no state but the job's own. So each job of a company reads as if it were alone, while their
+chunks share passes (`company.py`). When it waits for a training step's first chunk, it stands between two steps.
 """
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import torch
 
-from worker.engine import batches, directories, export, resume
+from worker.engine import directories, export, resume
 from worker.engine.base_model import Base
-from worker.engine.batches import Batch, Dataset, Stream
+from worker.engine.batches import Batch, Chunk
 from worker.engine.job import SUBSET, Job
-from worker.engine.loss import Losses, weighted_nll
+from worker.engine.memory import TooMuch, peak_bytes
 from worker.engine.optimizer import clip, learning_rate
 
 Report = Callable[..., None]
 Metrics = dict[str, float]
+Turns = Generator[Chunk, torch.Tensor | None, None]
+Work = Generator[Chunk, torch.Tensor | None, Metrics]
 
 
 class Diverged(Exception):
     """The loss or the gradient is no longer a finite number."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What a job did before it gave way: tokens it read, and whether it now stands between two optimizer steps."""
-
-    tokens: int
-    boundary: bool = False
-
-
-def train(job: Job, base: Base, report: Report) -> Iterator[Turn]:
+def train(job: Job, base: Base, report: Report) -> Turns:
     """Train until the last step or the early stop, reporting on the way. Raises Diverged."""
     saved_at = time.monotonic()
     while not job.done:
@@ -48,7 +42,6 @@ def train(job: Job, base: Base, report: Report) -> Iterator[Turn]:
         if not job.done and time.monotonic() - saved_at >= job.spec.resume_interval_seconds:
             report("resume_state", job=job.id, step=job.progress.step, path=str(save(job)))
             saved_at = time.monotonic()
-        yield Turn(0, boundary=True)
     path = checkpoint(job, base, report)
     report(
         "finished",
@@ -57,25 +50,36 @@ def train(job: Job, base: Base, report: Report) -> Iterator[Turn]:
         path=str(path),
         trained_tokens=job.progress.trained_tokens,
         metrics=job.progress.metrics,
+        predicted_bytes=base.pass_bytes(),
+        peak_bytes=peak_bytes(base.bank.device),
     )
 
 
-def optimizer_step(job: Job, base: Base) -> Generator[Turn, None, Metrics]:
-    """One step over `batch_size` examples, pass by pass; returns its metrics."""
-    batch, seconds = job.next_batch(base), 0.0
-    sums = torch.zeros(2, device=base.bank.device)
-    job.adapter.grad.zero_()
-    for rows in batch.passes:
-        started = time.perf_counter()
-        stream = _pack(job, job.dataset, rows, batch, base)
-        losses = _losses(base, stream, training=True)
-        losses.total.backward()
-        sums += torch.stack([losses.total.detach(), losses.correct.sum()])
-        seconds += time.perf_counter() - started
-        yield Turn(stream.length)
+def optimizer_step(job: Job, base: Base) -> Work:
+    """One step over `batch_size` examples, chunk by chunk; its metrics."""
     started = time.perf_counter()
+    batch, sums = yield from _through(job, lambda: job.next_batch(base))
     metrics = _update(job, batch, sums)
-    return metrics | {"tokens": batch.tokens, "seconds": seconds + time.perf_counter() - started}
+    return metrics | {"tokens": batch.tokens, "seconds": time.perf_counter() - started}
+
+
+def _through(job: Job, cut: Callable[[], Batch]) -> Generator[Chunk, torch.Tensor | None, tuple[Batch, torch.Tensor]]:
+    """Every chunk of a batch through the model: the batch, and its summed loss and correct targets, on the device.
+
+    When a pass took too much memory the batch is cut anew and begun again: the step and its gradient stay the same.
+    """
+    while True:
+        batch, sums = cut(), torch.zeros(2, device=job.adapter.grad.device)
+        if batch.chunks[0].training:
+            job.adapter.grad.zero_()
+        try:
+            for chunk in batch.chunks:
+                outcome = yield chunk
+                assert outcome is not None
+                sums += outcome
+        except TooMuch:
+            continue
+        return batch, sums
 
 
 def _update(job: Job, batch: Batch, sums: torch.Tensor) -> Metrics:
@@ -98,7 +102,7 @@ def _update(job: Job, batch: Batch, sums: torch.Tensor) -> Metrics:
     }
 
 
-def evaluations(job: Job, base: Base) -> Generator[Turn, None, Metrics]:
+def evaluations(job: Job, base: Base) -> Work:
     """Validation where it is due: a fixed part every `eval_interval` steps, and everything at the end of an epoch."""
     interval = job.spec.eval_interval
     due = job.at_epoch_end or (interval is not None and job.progress.step % interval == 0)
@@ -115,16 +119,8 @@ def evaluations(job: Job, base: Base) -> Generator[Turn, None, Metrics]:
     return metrics
 
 
-def _evaluate(job: Job, base: Base, *, whole: bool) -> Generator[Turn, None, Metrics]:
-    assert job.validation is not None
-    batch = job.validation_batch(base, whole=whole)
-    sums = torch.zeros(2, device=base.bank.device)
-    for rows in batch.passes:
-        with torch.no_grad():
-            stream = _pack(job, job.validation, rows, batch, base)
-            losses = _losses(base, stream, training=False)
-            sums += torch.stack([losses.total, losses.correct.sum()])
-        yield Turn(stream.length)
+def _evaluate(job: Job, base: Base, *, whole: bool) -> Work:
+    batch, sums = yield from _through(job, lambda: job.validation_batch(base, whole=whole))
     loss, correct = sums.tolist()
     _demand_finite(job.progress.step, valid_loss=loss)
     return {"valid_loss": loss, "valid_mean_token_accuracy": correct / batch.targets}
@@ -175,15 +171,6 @@ def save(job: Job) -> Path:
         resume.write(path, job.resume_state())
         job.saved = path
     return path
-
-
-def _pack(job: Job, dataset: Dataset, rows: list[int], batch: Batch, base: Base) -> Stream:
-    return batches.pack(dataset, rows, slot=job.slot, weight=batch.weight, device=base.bank.device)
-
-
-def _losses(base: Base, stream: Stream, *, training: bool) -> Losses:
-    hidden = base.hidden(stream, training=training)
-    return weighted_nll(base.head, hidden, stream.predicting, stream.targets, stream.coefficients)
 
 
 def _demand_finite(step: int, **metrics: float) -> None:

@@ -5,6 +5,7 @@ of rows then adds its own slot's low-rank term in place. Slices, never masks, ke
 multiplied into another's sum. Gradients go straight into the slot's fp32 buffer; the base gets none.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
@@ -18,11 +19,16 @@ NO_ADAPTER = -1
 
 @dataclass(frozen=True)
 class Run:
-    """Tokens start..stop of the stream belong to `slot`; NO_ADAPTER runs on the bare base."""
+    """Tokens start..stop of the stream belong to `slot`; NO_ADAPTER runs on the bare base.
+
+    `draw` seeds the dropout of these tokens: it is a function of the job, the step and the chunk, so that a pass that
+    is done again (after a crash, out of memory, or to save activations) drops the same.
+    """
 
     slot: int
     start: int
     stop: int
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,14 @@ def allocate(bank: LoraBank, *, rank: int, alpha: float, dropout: float, targets
     master, grad = (torch.zeros(size, device=bank.device) for _ in range(2))
     compute = torch.zeros(size, device=bank.device, dtype=bank.dtype)
     sites = _sites(bank, names, rank, compute, grad)
-    noise = torch.Generator(bank.device).manual_seed(seed)
-    adapter = Adapter(rank, alpha, dropout, master, grad, compute, sites, noise)
+    adapter = Adapter(rank, alpha, dropout, master, grad, compute, sites, torch.Generator(bank.device))
     _initialise(adapter, bank, torch.Generator().manual_seed(seed))
     return adapter
+
+
+def parameters(bank: LoraBank, rank: int, targets: list[str]) -> int:
+    """How many parameters an adapter of this rank on these linears has."""
+    return sum(rank * sum(shape) for name, shape in bank.shapes.items() if name.rsplit(".", 1)[-1] in set(targets))
 
 
 def views(
@@ -131,12 +141,21 @@ def _initialise(adapter: Adapter, bank: LoraBank, generator: torch.Generator) ->
     adapter.publish()
 
 
+def mask_seed(draw: int, number: int) -> int:
+    """The seed of one linear's dropout in one run: neighbours in either argument are far apart (splitmix64)."""
+    mixed = (draw + (number + 1) * 0x9E3779B97F4A7C15) & (2**64 - 1)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = ((mixed ^ (mixed >> shift)) * factor) & (2**64 - 1)
+    return (mixed ^ (mixed >> 31)) >> 1
+
+
 class LoraLinear(nn.Module):
     """Stands where the base model had a linear, and adds to it what the bank holds under this name."""
 
     def __init__(self, name: str, linear: nn.Linear, bank: LoraBank) -> None:
         super().__init__()
         self.name = name
+        self.number = len(bank.shapes)
         self.frozen = FrozenLinear(linear)
         self.bank = bank
         bank.shapes[name] = (self.frozen.out_features, self.frozen.in_features)
@@ -155,6 +174,7 @@ class LoraLinear(nn.Module):
         if self.bank.training and adapter.dropout > 0:
             keep = 1 - adapter.dropout
             mask = torch.empty((run.stop - run.start, x.shape[-1]), device=x.device, dtype=x.dtype)
+            adapter.noise.manual_seed(mask_seed(run.draw, self.number))
             mask.bernoulli_(keep, generator=adapter.noise).div_(keep)
         return _Term(run.start, run.stop, site, adapter.scale, mask)
 
@@ -168,6 +188,13 @@ class _Term:
     site: Site
     scale: float
     mask: torch.Tensor | None
+
+    def without_mask(self) -> "_Term":
+        """For autograd, which may only hold tensors that it was handed."""
+        return dataclasses.replace(self, mask=None)
+
+    def with_mask(self, mask: torch.Tensor | None) -> "_Term":
+        return dataclasses.replace(self, mask=mask)
 
     def rows(self, x: torch.Tensor) -> torch.Tensor:
         return x[self.start : self.stop]
@@ -192,17 +219,20 @@ class _LowRankSum(torch.autograd.Function):
         hidden = [term.input(flat) @ term.site.A.T for term in terms]
         for term, h in zip(terms, hidden, strict=True):
             term.rows(y).addmm_(h, term.site.B.T, alpha=term.scale)
-        ctx.frozen, ctx.terms = frozen, terms  # type: ignore[attr-defined]
-        ctx.save_for_backward(flat, *hidden)
+        ctx.frozen, ctx.terms = frozen, [term.without_mask() for term in terms]  # type: ignore[attr-defined]
+        ctx.save_for_backward(flat, *hidden, *[term.mask for term in terms])  # type: ignore[arg-type]
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        flat, *hidden = ctx.saved_tensors  # type: ignore[attr-defined]
+        count = len(ctx.terms)  # type: ignore[attr-defined]
+        flat, *saved = ctx.saved_tensors  # type: ignore[attr-defined]
+        hidden, masks = saved[:count], saved[count:]
+        terms = [term.with_mask(mask) for term, mask in zip(ctx.terms, masks, strict=True)]  # type: ignore[attr-defined]
         dy = grad.reshape(-1, grad.shape[-1])
         wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         dx = ctx.frozen.grad_input(dy) if wanted else None  # type: ignore[attr-defined]
-        for term, h in zip(ctx.terms, hidden, strict=True):  # type: ignore[attr-defined]
+        for term, h in zip(terms, hidden, strict=True):
             _term_backward(term, flat, h, term.rows(dy), None if dx is None else term.rows(dx))
         return None if dx is None else dx.view(*grad.shape[:-1], -1), None, None, None
 

@@ -42,6 +42,11 @@ def logits(head: Head, hidden: torch.Tensor) -> torch.Tensor:
     return raw if head.softcap is None else raw.div_(head.softcap).tanh_().mul_(head.softcap)
 
 
+def chunk_of(vocabulary: int) -> int:
+    """How many positions' logits exist at a time."""
+    return max(1, min(CHUNK, LOGITS // vocabulary))
+
+
 def weighted_nll(
     head: Head, hidden: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor, coefficients: torch.Tensor
 ) -> Losses:
@@ -64,7 +69,7 @@ class _WeightedNll(torch.autograd.Function):
         nll = torch.empty(len(positions), device=hidden.device)
         correct = torch.empty(len(positions), device=hidden.device, dtype=torch.bool)
         grad = torch.empty_like(read) if ctx.needs_input_grad[0] else None
-        size = max(1, min(CHUNK, LOGITS // len(head.weight)))
+        size = chunk_of(len(head.weight))
         for start in range(0, len(positions), size):
             part = slice(start, start + size)
             scores = logits(head, read[part])

@@ -61,7 +61,10 @@ class LoadBase:
 
 @dataclass(frozen=True)
 class Admit:
-    """Give a job a slot. `resume` goes before `adapter`, which starts the job from a trained adapter's weights."""
+    """Give a job a slot. `resume` goes before `adapter`, which starts the job from a trained adapter's weights.
+
+    Passes are shared fairly between tenants.
+    """
 
     id: int
     job: str
@@ -71,6 +74,7 @@ class Admit:
     resume: str | None
     adapter: str | None
     out: str
+    tenant: str = ""
 
 
 @dataclass(frozen=True)

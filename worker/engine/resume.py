@@ -1,6 +1,6 @@
 """Resume states: what a job needs to go on from a step boundary as if nothing had happened.
 
-fp32 masters, both moments, the dropout noise's state and the progress. The data order follows from seed and step. The
+fp32 masters, both moments and the progress. The data order and dropout follow from seed and step. The
 directory holds safetensors and JSON, is sealed with a sha256 of each file, and is refused if one does not fit.
 """
 
@@ -19,7 +19,7 @@ from worker.engine import directories
 from worker.engine.protocol import Spec
 
 TENSORS, PROGRESS = "state.safetensors", "state.json"
-VERSION = 1
+VERSION = 2
 
 
 class BadResume(Exception):
@@ -28,11 +28,15 @@ class BadResume(Exception):
 
 @dataclass(frozen=True)
 class State:
-    """`identity` tells a job's settings and data, so that a state cannot be put under another job."""
+    """`identity` tells a job's settings and data, so that a state cannot be put under another job.
+
+    threads: how many ran the job's passes; on a CPU the bits depend on it.
+    """
 
     tensors: dict[str, torch.Tensor]
     progress: dict[str, Any]
     identity: str
+    threads: int
 
 
 def identity(spec: Spec, dataset_sha256: str) -> str:
@@ -49,7 +53,7 @@ def write(target: Path, state: State) -> None:
             "version": VERSION,
             "identity": state.identity,
             "progress": state.progress,
-            "threads": torch.get_num_threads(),
+            "threads": state.threads,
         }
         (draft / PROGRESS).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
         directories.seal(draft)
@@ -69,4 +73,4 @@ def read(directory: Path, like: State) -> State:
         raise BadResume("the resume state is of a job with other settings or other data")
     if {name: tensor.shape for name, tensor in tensors.items()} != {n: t.shape for n, t in like.tensors.items()}:
         raise BadResume("the resume state is of another base model or device")
-    return State(tensors, body["progress"], body["identity"])
+    return State(tensors, body["progress"], body["identity"], int(body["threads"]))

@@ -1,12 +1,10 @@
-"""The engine's main loop: obey commands, and let the admitted jobs take turns, fairly by tokens."""
+"""The engine's main loop: obey commands, and let the company of admitted jobs train."""
 
 import logging
 import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,9 +12,10 @@ import torch
 from worker.engine import base_model, loop
 from worker.engine.base_model import BadBase, Base
 from worker.engine.batches import BadDataset
+from worker.engine.company import Company, Ended, Member
 from worker.engine.export import BadAdapter
-from worker.engine.job import BadSpec, Job, NoSlot, admit
-from worker.engine.loop import Diverged, Turn
+from worker.engine.job import BadSpec, NoRoom, NoSlot, admit
+from worker.engine.loop import Diverged
 from worker.engine.protocol import (
     Admit,
     Command,
@@ -30,6 +29,7 @@ from worker.engine.protocol import (
     decode,
 )
 from worker.engine.resume import BadResume
+from worker.engine.warm import warm
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ CODES: dict[type[Exception], str] = {
     BadSpec: "bad_spec",
     Diverged: "diverged",
     MemoryError: "out_of_memory",
+    NoRoom: "no_room",
     NoSlot: "no_slot",
     torch.OutOfMemoryError: "out_of_memory",
 }
@@ -61,34 +62,23 @@ class Refused(Exception):
         self.code = code
 
 
-@dataclass
-class Running:
-    """A job, its generator of turns, the tokens it was served, and the commands that wait for its step boundary."""
-
-    job: Job
-    turns: Iterator[Turn]
-    served: int
-    at_boundary: bool = True
-    waiting: list[Release | Save] = field(default_factory=list)
-
-
 class Server:
-    """One base, its jobs, and the conversation about them."""
+    """One base, its company, and the conversation about them."""
 
     def __init__(self, replies: Replies) -> None:
         self._replies = replies
-        self._base: Base | None = None
-        self._running: dict[str, Running] = {}
+        self._company: Company | None = None
+        self._asked: dict[str, list[Release | Save]] = {}  # by job: commands that wait for its step boundary
 
     def serve(self, inbox: "queue.SimpleQueue[Command | ProtocolError]") -> None:
-        """Return on Shutdown. Commands go before turns; without a job it sleeps until the next command."""
+        """Return on Shutdown. Commands go before passes; without a job it sleeps until the next command."""
         while True:
-            while not self._running or not inbox.empty():
+            while self._company is None or not self._company.members or not inbox.empty():
                 command = inbox.get()
                 if isinstance(command, Shutdown):
                     return
                 self._obey(command)
-            self._take_turn(min(self._running.values(), key=lambda running: running.served))
+            self._company.turn()
 
     def _obey(self, command: Command | ProtocolError) -> None:
         if isinstance(command, ProtocolError):
@@ -109,28 +99,21 @@ class Server:
                 self._load_base(command)
             case Admit():
                 self._admit(command)
+            case Release(save=False):
+                self._release(self._member(command.job), command, None)
             case Release() | Save():
                 self._queue(command)
             case Ping():
                 self._replies.reply("pong", command.id)
 
     def _load_base(self, command: LoadBase) -> None:
-        if self._base is None or self._base.key != command.key:
-            if self._running:
-                raise Refused("busy", f"{len(self._running)} jobs still train on {self._base and self._base.key}")
-            self._base = None
-            self._base = base_model.load(
-                Path(command.path),
-                key=command.key,
-                name=command.name or command.key,
-                dtype=command.dtype,
-                device=command.device,
-                linears=command.linears,
-                slots=command.slots,
-            )
-            threads = 1 if self._base.parameters() < SMALL_BASE else CORES
-            torch.set_num_threads(command.threads or threads)
-        base = self._base
+        company = self._company
+        if company is None or company.base.key != command.key:
+            if company is not None and company.members:
+                raise Refused("busy", f"{len(company.members)} jobs still train on {company.base.key}")
+            self._company = company = None
+            company = self._company = Company(_ready(command), self._replies.report, self._ended)
+        base = company.base
         self._replies.reply(
             "base_loaded",
             command.id,
@@ -139,94 +122,95 @@ class Server:
             device=str(base.bank.device),
             parameters=base.parameters(),
             memory_bytes=base.memory_bytes(),
+            pass_tokens=base.memory.limit,
+            pass_bytes=base.pass_bytes(),
+            threads=base.threads,
             seconds=base.seconds,
         )
 
     def _admit(self, command: Admit) -> None:
         started = time.perf_counter()
-        if self._base is None:
+        if self._company is None:
             raise Refused("no_base", "load a base first")
-        if command.job in self._running:
+        if command.job in self._company.members:
             raise Refused("duplicate_job", f"{command.job} is already admitted")
-        job = admit(command, self._base)
-        # A newcomer starts level with the least served, or it would have the engine for itself until it caught up.
-        served = min((running.served for running in self._running.values()), default=0)
-        turns = loop.train(job, self._base, self._replies.report)
-        self._running[job.id] = Running(job, turns, served)
+        job = admit(command, self._company.base)
+        self._company.join(job, command.tenant)
         self._replies.reply(
             "admitted",
             command.id,
             job=job.id,
             step=job.progress.step,
             total_steps=job.total_steps,
+            threads=job.threads,
+            device=str(self._company.base.bank.device),
             seconds=time.perf_counter() - started,
         )
 
+    def _member(self, job: str) -> Member:
+        member = self._company.members.get(job) if self._company is not None else None
+        if member is None:
+            raise Refused("unknown_job", f"{job} is not admitted")
+        return member
+
     def _queue(self, command: Release | Save) -> None:
-        running = self._running.get(command.job)
-        if running is None:
-            raise Refused("unknown_job", f"{command.job} is not admitted")
-        running.waiting.append(command)
-        if isinstance(command, Release) and not command.save:
-            self._release(running, command, None)
-        elif running.at_boundary:
-            self._answer_waiting(running)
+        """Answer at the job's next step boundary, in the order of the commands."""
+        member = self._member(command.job)
+        assert self._company is not None
+        self._asked.setdefault(command.job, []).append(command)
+        self._company.at_boundary(member, lambda: self._answer(member, command))
 
-    def _take_turn(self, running: Running) -> None:
+    def _answer(self, member: Member, command: Release | Save) -> None:
+        self._asked[command.job].remove(command)
         try:
-            turn = next(running.turns)
-        except StopIteration:
-            self._leave(running)
-        except Exception as error:  # whatever breaks one job, the others go on
-            log.exception("job failed", extra={"job": running.job.id, "step": running.job.progress.step})
-            self._leave(running)
-            self._replies.report(
-                "failed",
-                job=running.job.id,
-                step=running.job.progress.step,
-                code=_code(error),
-                message=str(error) or repr(error),
-            )
-        else:
-            running.served += turn.tokens
-            running.at_boundary = turn.boundary
-            if turn.boundary:
-                self._answer_waiting(running)
+            path = loop.save(member.job)
+        except OSError as error:
+            self._replies.error(command.id, "internal_error", f"cannot save: {error}", command.job)
+            return
+        if isinstance(command, Release):
+            self._release(member, command, path)
+            return
+        step = member.job.progress.step
+        self._replies.reply("saved", command.id, job=command.job, step=step, resume=str(path))
 
-    def _answer_waiting(self, running: Running) -> None:
-        while running.waiting:
-            command = running.waiting[0]
-            try:
-                path = loop.save(running.job)
-            except OSError as error:
-                running.waiting.pop(0)
-                self._replies.error(command.id, "internal_error", f"cannot save: {error}", command.job)
-                continue
-            if isinstance(command, Release):
-                self._release(running, command, path)
-                return
-            running.waiting.pop(0)
-            self._replies.reply("saved", command.id, job=command.job, step=running.job.progress.step, resume=str(path))
+    def _release(self, member: Member, command: Release, path: Path | None) -> None:
+        assert self._company is not None
+        self._company.leave(member)
+        self._refuse_asked(command.job)
+        step, resume = member.job.progress.step, None if path is None else str(path)
+        self._replies.reply("released", command.id, job=command.job, step=step, resume=resume)
 
-    def _release(self, running: Running, command: Release, path: Path | None) -> None:
-        running.waiting.remove(command)
-        self._leave(running)
-        self._replies.reply(
-            "released",
-            command.id,
-            job=command.job,
-            step=running.job.progress.step,
-            resume=None if path is None else str(path),
-        )
+    def _ended(self, ended: Ended) -> None:
+        """A job left by itself: `finished` was reported if all is well."""
+        job, error = ended.member.job, ended.error
+        self._refuse_asked(job.id)
+        if error is not None:
+            message = str(error) or repr(error)
+            self._replies.report("failed", job=job.id, step=job.progress.step, code=_code(error), message=message)
 
-    def _leave(self, running: Running) -> None:
-        """Free the slot, and tell those who wait for a boundary that will not come."""
-        assert self._base is not None
-        del self._running[running.job.id]
-        self._base.bank.adapters[running.job.slot] = None
-        for command in running.waiting:
-            self._replies.error(command.id, "unknown_job", f"{command.job} has ended", command.job)
-        running.waiting.clear()
+    def _refuse_asked(self, job: str) -> None:
+        """Tell those who wait for a boundary that it will not come."""
+        for command in self._asked.pop(job, []):
+            self._replies.error(command.id, "unknown_job", f"{job} has ended", job)
+
+
+def _ready(command: LoadBase) -> Base:
+    """A base that has been loaded, measured and warmed. Raises BadBase."""
+    started = time.perf_counter()
+    base = base_model.load(
+        Path(command.path),
+        key=command.key,
+        name=command.name or command.key,
+        dtype=command.dtype,
+        device=command.device,
+        linears=command.linears,
+        slots=command.slots,
+    )
+    base.threads = command.threads or (1 if base.parameters() < SMALL_BASE else CORES)
+    torch.set_num_threads(base.threads)
+    warm(base)
+    base.seconds = time.perf_counter() - started
+    return base
 
 
 def _code(error: Exception) -> str:
