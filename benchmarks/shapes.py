@@ -102,7 +102,7 @@ def save_rows(folder: Path, rows: Rows) -> Path:
 
     folder.mkdir(parents=True)
     weights = [np.arange(len(row)) >= context for row, context in zip(rows.tokens, rows.contexts, strict=True)]
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "tokens": np.concatenate(rows.tokens).astype(np.uint32),
         "offsets": np.concatenate([[0], np.cumsum([len(row) for row in rows.tokens])]).astype(np.int64),
         "weights": np.concatenate(weights).astype(np.float32),

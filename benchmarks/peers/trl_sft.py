@@ -55,10 +55,10 @@ def main() -> None:
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         options.model, dtype=getattr(torch, options.dtype), attn_implementation=options.attention
     )
-    lora = LoraConfig(r=16, lora_alpha=32, target_modules=shapes.LINEARS, task_type="CAUSAL_LM")
+    lora: LoraConfig | None = LoraConfig(r=16, lora_alpha=32, target_modules=shapes.LINEARS, task_type="CAUSAL_LM")
     if options.adapter:
         model, lora = PeftModel.from_pretrained(model, options.adapter, is_trainable=True), None
     rows = load_file(options.data / "data.safetensors")
