@@ -5,9 +5,9 @@ of rows then adds its own slot's low-rank term in place. Slices, never masks, ke
 multiplied into another's sum. Gradients go straight into the slot's fp32 buffer; the base gets none.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -162,45 +162,37 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (…, tokens, in) → (…, tokens, out), where tokens are those of the bank's present stream."""
-        terms = [term for run in self.bank.runs if (term := self._term(run, x)) is not None]
-        return _LowRankSum.apply(x, self.bank.anchor, self.frozen, terms)
+        return _LowRankSum.apply(x, self.bank.anchor, self.frozen, self._terms(x))
 
-    def _term(self, run: Run, x: torch.Tensor) -> "_Term | None":
-        adapter = self.bank.adapters[run.slot] if run.slot != NO_ADAPTER else None
-        site = adapter.sites.get(self.name) if adapter else None
-        if adapter is None or site is None:
-            return None
-        mask = None
-        if self.bank.training and adapter.dropout > 0:
-            keep = 1 - adapter.dropout
-            mask = torch.empty((run.stop - run.start, x.shape[-1]), device=x.device, dtype=x.dtype)
-            adapter.noise.manual_seed(mask_seed(run.draw, self.number))
-            mask.bernoulli_(keep, generator=adapter.noise).div_(keep)
-        return _Term(run.start, run.stop, site, adapter.scale, mask)
+    def _terms(self, x: torch.Tensor) -> "list[tuple[int, _Term | None]]":
+        """Each run's length, and what it adds; None for one without an adapter here."""
+        terms: list[tuple[int, _Term | None]] = []
+        for run in self.bank.runs:
+            adapter = self.bank.adapters[run.slot] if run.slot != NO_ADAPTER else None
+            site = adapter.sites.get(self.name) if adapter is not None else None
+            term = None
+            if adapter is not None and site is not None:
+                dropping = self.bank.training and adapter.dropout > 0
+                term = _Term(site, adapter.scale, self._mask(run, adapter, x) if dropping else None)
+            terms.append((run.stop - run.start, term))
+        return terms
+
+    def _mask(self, run: Run, adapter: Adapter, x: torch.Tensor) -> torch.Tensor:
+        keep = 1 - adapter.dropout
+        mask = torch.empty((run.stop - run.start, x.shape[-1]), device=x.device, dtype=x.dtype)
+        adapter.noise.manual_seed(mask_seed(run.draw, self.number))
+        return mask.bernoulli_(keep, generator=adapter.noise).div_(keep)
 
 
-@dataclass(frozen=True)
-class _Term:
-    """One run's low-rank term; `mask` (tokens, in) is the dropout multiplier of its input."""
+class _Term(NamedTuple):
+    """One run's low-rank term; `mask` (tokens, in) is the dropout multiplier of its input.
 
-    start: int
-    stop: int
+    A tuple: with eight runs there are 300 terms a pass, and a dataclass takes four times as long to make.
+    """
+
     site: Site
     scale: float
     mask: torch.Tensor | None
-
-    def without_mask(self) -> "_Term":
-        """For autograd, which may only hold tensors that it was handed."""
-        return dataclasses.replace(self, mask=None)
-
-    def with_mask(self, mask: torch.Tensor | None) -> "_Term":
-        return dataclasses.replace(self, mask=mask)
-
-    def rows(self, x: torch.Tensor) -> torch.Tensor:
-        return x[self.start : self.stop]
-
-    def input(self, x: torch.Tensor) -> torch.Tensor:
-        return self.rows(x) if self.mask is None else self.rows(x) * self.mask
 
 
 class _LowRankSum(torch.autograd.Function):
@@ -212,40 +204,56 @@ class _LowRankSum(torch.autograd.Function):
         x: torch.Tensor,
         anchor: torch.Tensor,
         frozen: FrozenLinear,
-        terms: list[_Term],
+        runs: "list[tuple[int, _Term | None]]",
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
         y = frozen(flat)
-        hidden = [term.input(flat) @ term.site.A.T for term in terms]
-        for term, h in zip(terms, hidden, strict=True):
-            term.rows(y).addmm_(h, term.site.B.T, alpha=term.scale)
-        ctx.frozen, ctx.terms = frozen, [term.without_mask() for term in terms]  # type: ignore[attr-defined]
-        ctx.save_for_backward(flat, *hidden, *[term.mask for term in terms])  # type: ignore[arg-type]
+        lengths = [length for length, _ in runs]
+        hidden, masks = [], []
+        for (_, term), rows, out in zip(runs, flat.split(lengths), y.split(lengths), strict=True):
+            if term is None:
+                continue
+            h = (rows if term.mask is None else rows * term.mask) @ term.site.A.T
+            out.addmm_(h, term.site.B.T, alpha=term.scale)
+            hidden.append(h)
+            masks.append(term.mask)
+        # Autograd may only hold tensors that it was handed, so masks go with them.
+        ctx.frozen, ctx.runs = frozen, [(n, term and term._replace(mask=None)) for n, term in runs]  # type: ignore[attr-defined]
+        ctx.save_for_backward(flat, *hidden, *masks)  # type: ignore[arg-type]
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        count = len(ctx.terms)  # type: ignore[attr-defined]
         flat, *saved = ctx.saved_tensors  # type: ignore[attr-defined]
-        hidden, masks = saved[:count], saved[count:]
-        terms = [term.with_mask(mask) for term, mask in zip(ctx.terms, masks, strict=True)]  # type: ignore[attr-defined]
+        kept = iter(zip(saved[: len(saved) // 2], saved[len(saved) // 2 :], strict=True))
         dy = grad.reshape(-1, grad.shape[-1])
         wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         dx = ctx.frozen.grad_input(dy) if wanted else None  # type: ignore[attr-defined]
-        for term, h in zip(terms, hidden, strict=True):
-            _term_backward(term, flat, h, term.rows(dy), None if dx is None else term.rows(dx))
+        lengths = [length for length, _ in ctx.runs]  # type: ignore[attr-defined]
+        into = dx.split(lengths) if dx is not None else [None] * len(lengths)
+        for (_, term), x, d, target in zip(ctx.runs, flat.split(lengths), dy.split(lengths), into, strict=True):  # type: ignore[attr-defined]
+            if term is not None:
+                h, mask = next(kept)
+                _term_backward(term, mask, x, h, d, target)
         return None if dx is None else dx.view(*grad.shape[:-1], -1), None, None, None
 
 
-def _term_backward(term: _Term, x: torch.Tensor, h: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor | None) -> None:
+def _term_backward(
+    term: _Term,
+    mask: torch.Tensor | None,
+    x: torch.Tensor,
+    h: torch.Tensor,
+    dy: torch.Tensor,
+    dx: torch.Tensor | None,
+) -> None:
     """The rank-sized product first: dH = s·dY B, then dA = dHᵀ X, dB = s·dYᵀ H, dX += dH A."""
     site = term.site
     dh = (dy @ site.B).mul_(term.scale)
     site.B_grad.add_(dy.T @ h, alpha=term.scale)
-    site.A_grad.add_(dh.T @ term.input(x))
+    site.A_grad.add_(dh.T @ (x if mask is None else x * mask))
     if dx is None:
         return
-    if term.mask is None:
+    if mask is None:
         dx.addmm_(dh, site.A)
     else:
-        dx.addcmul_(dh @ site.A, term.mask)
+        dx.addcmul_(dh @ site.A, mask)

@@ -73,11 +73,13 @@ class _WeightedNll(torch.autograd.Function):
         for start in range(0, len(positions), size):
             part = slice(start, start + size)
             scores = logits(head, read[part])
-            correct[part] = scores.argmax(-1) == targets[part]
-            logprobs = torch.log_softmax(scores, -1)
-            nll[part] = -logprobs.gather(1, targets[part, None])[:, 0]
+            top, wanted = scores.amax(-1), scores.gather(1, targets[part, None])[:, 0]
+            correct[part] = wanted >= top
+            p = torch.softmax(scores, -1)
+            # The likeliest has at least the mean probability, so its logarithm loses nothing.
+            nll[part] = top - p.amax(-1).log_() - wanted
             if grad is not None:
-                grad[part] = _hidden_gradient(head, scores, logprobs, targets[part], coefficients[part])
+                grad[part] = _hidden_gradient(head, scores, p, targets[part], coefficients[part])
         ctx.save_for_backward(positions, *([] if grad is None else [grad]))
         ctx.shape = hidden.shape
         ctx.mark_non_differentiable(nll, correct)
@@ -92,10 +94,10 @@ class _WeightedNll(torch.autograd.Function):
 
 
 def _hidden_gradient(
-    head: Head, scores: torch.Tensor, logprobs: torch.Tensor, targets: torch.Tensor, coefficients: torch.Tensor
+    head: Head, scores: torch.Tensor, p: torch.Tensor, targets: torch.Tensor, coefficients: torch.Tensor
 ) -> torch.Tensor:
-    """d(coefficient × NLL)/d hidden; writes over `logprobs`."""
-    d = logprobs.exp_()
+    """d(coefficient × NLL)/d hidden; writes over the probabilities `p`."""
+    d = p
     d[torch.arange(len(targets), device=d.device), targets] -= 1
     d.mul_(coefficients[:, None])
     if head.softcap is not None:
