@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import db, storage
-from app.auth.deps import KeyCache
+from app.auth.deps import KeyCache, check_guarded
 from app.config import Settings
 from app.files.routes import router as files
 from app.graders.routes import router as graders
@@ -48,4 +48,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (health.router, files, graders, jobs, checkpoints, models):
         app.include_router(router)
     openapi.install(app, PUBLIC_PATHS)
+    check_guarded(app, PUBLIC_PATHS)
     return app

@@ -1,6 +1,7 @@
 """Imports every feature's tables, so that `Base.metadata` is whole."""
 
 from app import outbox
+from app.audit import tables as audit
 from app.auth import tables as auth
 from app.db import Base
 from app.events import tables as events
@@ -9,4 +10,4 @@ from app.jobs import tables as jobs
 from app.models import tables as models
 from app.workers import tables as workers
 
-__all__ = ["Base", "auth", "events", "files", "jobs", "models", "outbox", "workers"]
+__all__ = ["Base", "audit", "auth", "events", "files", "jobs", "models", "outbox", "workers"]

@@ -49,7 +49,7 @@ def backend() -> Iterator[Backend]:
             migrations.upgrade(engine)
             db.configure(engine)
             with db.transaction() as session:
-                key = auth.create_key(session)
+                key = auth.create_key(session).value
             yield Backend(folder, postgres.url, key)
         finally:
             engine.dispose()

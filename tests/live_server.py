@@ -160,7 +160,7 @@ def write_catalog(folder: Path) -> Path:
 
 def _live(url: str, settings: Settings, app: FastAPI) -> Iterator[Live]:
     with db.transaction() as session:
-        keys = [auth.create_key(session, organization=name) for name in ("acme", "other")]
+        keys = [auth.create_key(session, organization=name).value for name in ("acme", "other")]
     with db.transaction() as session:
         callers = [auth.authenticate(session, key) for key in keys]
         files = [_add_file(session, caller.project_id) for caller in callers]

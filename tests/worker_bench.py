@@ -123,7 +123,7 @@ def bench(scratch_database: sa.Engine, tmp_path: Path) -> Iterator[Bench]:
         resume_interval_seconds=0.2,
     )
     with db.transaction() as session:
-        key = auth.create_key(session)
+        key = auth.create_key(session).value
         caller = auth.authenticate(session, key)
     bench = Bench(settings, storage.open_store(settings), caller, catalog.load(settings.catalog_path))
     yield bench

@@ -1,18 +1,33 @@
-"""Who calls: the dependency every route has, except those on the public list."""
+"""Who calls, and whether they may: the one dependency that lets a request in.
+
+A route says which scope it needs in its signature, and gets the caller:
+
+    Reader = Annotated[Caller, requires(Scope.FILES_READ)]
+
+    def retrieve(file_id: str, caller: Reader) -> JSONResponse: ...
+
+A route that asks for no scope and is not on the public list keeps the application from starting.
+"""
 
 import time
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 
 from app import db
+from app.audit.service import Origin
 from app.auth import service
-from app.auth.errors import InvalidKey, MismatchedOrganization, MismatchedProject, MissingKey
-from app.auth.service import Caller
+from app.auth.errors import InvalidKey, MismatchedOrganization, MismatchedProject, MissingKey, MissingScope
+from app.auth.scopes import Scope
+from app.auth.service import Admin, Caller
 from app.errors import Unauthorized
+from app.http.routing import all_routes
 
-__all__ = ["Caller", "CurrentCaller", "KeyCache", "current_caller", "still_works"]
+__all__ = ["Caller", "CurrentAdmin", "KeyCache", "check_guarded", "requires", "scopes_of", "still_works"]
 
 MAX_HEADER_BYTES = 256
 
@@ -27,10 +42,10 @@ class KeyCache:
     LARGEST = 10_000
 
     def __init__(self) -> None:
-        self._callers: dict[str, tuple[float, Caller]] = {}
+        self._callers: dict[str, tuple[float, Caller | Admin]] = {}
 
-    def caller(self, key: str) -> Caller:
-        """The caller of a key. Raises InvalidKey."""
+    def caller(self, key: str) -> Caller | Admin:
+        """Whom a key stands for. Raises InvalidKey."""
         known = self._callers.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]
@@ -42,16 +57,44 @@ class KeyCache:
         return caller
 
 
-def current_caller(request: Request) -> Caller:
-    """The caller of this request. Raises Unauthorized."""
-    caller = request.app.state.keys.caller(_presented(request))
-    request.state.organization_id = caller.organization_id
-    # These headers may narrow what a key is used for; they never widen it.
-    if request.headers.get("openai-organization", caller.organization_id) != caller.organization_id:
-        raise MismatchedOrganization
-    if request.headers.get("openai-project", caller.project_id) != caller.project_id:
-        raise MismatchedProject
-    return caller
+@dataclass(frozen=True)
+class Door:
+    """Lets in whoever has one scope. Raises Unauthorized, MissingScope."""
+
+    scope: Scope
+
+    def __call__(self, request: Request) -> Caller | Admin:
+        caller = request.app.state.keys.caller(_presented(request))
+        request.state.organization_id = caller.organization_id
+        # These headers may narrow what a key is used for; they never widen it.
+        if request.headers.get("openai-organization", caller.organization_id) != caller.organization_id:
+            raise MismatchedOrganization
+        if request.headers.get("openai-project", caller.project_id) != caller.project_id:
+            raise MismatchedProject
+        if self.scope not in caller.scopes:
+            raise MissingScope(self.scope)
+        return replace(caller, origin=_origin(request))
+
+
+def requires(scope: Scope) -> Any:
+    """The dependency of a route on a scope; its value is the Caller, with the scope `admin` the Admin."""
+    return Depends(Door(scope))
+
+
+CurrentAdmin = Annotated[Admin, requires(Scope.ADMIN)]
+
+
+def scopes_of(route: APIRoute) -> list[Scope]:
+    """The scopes a route asks for."""
+    return [call.scope for call in _calls(route.dependant) if isinstance(call, Door)]
+
+
+def check_guarded(app: FastAPI, public: frozenset[str]) -> None:
+    """Raise unless every route is in `public` or asks for exactly one scope: what is not let in is kept out."""
+    for route in all_routes(app.routes):
+        path = getattr(route, "path", repr(route))
+        if path not in public and not (isinstance(route, APIRoute) and len(scopes_of(route)) == 1):
+            raise RuntimeError(f"{path} must ask for one scope with `requires`, or stand on the public list")
 
 
 def still_works(request: Request) -> Callable[[], bool]:
@@ -68,7 +111,18 @@ def still_works(request: Request) -> Callable[[], bool]:
     return look
 
 
-CurrentCaller = Annotated[Caller, Depends(current_caller)]
+def _calls(dependant: Dependant) -> Iterator[Any]:
+    for dependency in dependant.dependencies:
+        yield dependency.call
+        yield from _calls(dependency)
+
+
+def _origin(request: Request) -> Origin:
+    return Origin(
+        ip_address=request.client.host if request.client else None,
+        user_agent=request.headers.get("user-agent"),
+        request_id=request.state.request_id,
+    )
 
 
 def _presented(request: Request) -> str:

@@ -1,6 +1,6 @@
 """What can be wrong with a caller's credentials."""
 
-from app.errors import Unauthorized
+from app.errors import BadRequest, Forbidden, NotFound, Unauthorized
 
 
 class MissingKey(Unauthorized):
@@ -21,3 +21,47 @@ class MismatchedProject(Unauthorized):
     """The OpenAI-Project header does not match the project of this API key."""
 
     code = "mismatched_project"
+
+
+class MissingScope(Forbidden):
+    """This key may not do that."""
+
+    code = "missing_scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"You have insufficient permissions for this operation. Missing scopes: {scope}.")
+
+
+class KeyNotFound(NotFound):
+    """There is no such API key."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"No such API key: {key_id[:64]}")
+
+
+class InvalidName(BadRequest):
+    """A name has 1 to 256 characters that can be printed, and no space at its ends."""
+
+    code = "invalid_value"
+    param = "name"
+
+
+class InvalidSlug(BadRequest):
+    """An organisation is named by 1 to 64 lower-case letters, digits and hyphens, with no hyphen at the ends."""
+
+    code = "invalid_value"
+    param = "organization"
+
+
+class InvalidScopes(BadRequest):
+    """A key needs at least one scope, and 'admin' goes with no other scope."""
+
+    code = "invalid_value"
+    param = "scopes"
+
+
+class InvalidExpiry(BadRequest):
+    """A key lives from one minute to ten years."""
+
+    code = "invalid_value"
+    param = "expires_in_seconds"

@@ -20,7 +20,7 @@ def open_with_key(database_url: str, key_file: Path) -> str:
     key = _read(key_file)
     if key is None or not _known(key):
         with db.transaction() as session:
-            key = auth.create_key(session, name="tunesmith up")
+            key = auth.create_key(session, name="tunesmith up").value
         write_private(key_file, f"{key}\n")
     return key
 

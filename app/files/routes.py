@@ -10,7 +10,10 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from app import db
-from app.auth.deps import CurrentCaller
+from app.audit import service as audit
+from app.audit.actions import Action
+from app.auth.deps import Caller, requires
+from app.auth.scopes import Scope
 from app.files import schemas, service, upload
 from app.files.errors import NotDownloadable
 from app.files.tables import File
@@ -22,6 +25,8 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 
 DOWNLOADABLE = frozenset({"fine-tune", "fine-tune-results", "batch", "batch_output", "evals"})
 
+Reader = Annotated[Caller, requires(Scope.FILES_READ)]
+Writer = Annotated[Caller, requires(Scope.FILES_WRITE)]
 FileLimit = Annotated[int, Depends(paging.limit(default=10_000, most=10_000))]
 UPLOAD_FORM = openapi.multipart(
     {
@@ -36,18 +41,16 @@ Ascending = Annotated[bool, Depends(paging.ascending)]
 
 
 @router.post("", response_model=schemas.FileObject, openapi_extra=UPLOAD_FORM)
-async def create(
-    request: Request, caller: CurrentCaller, store: CurrentStore, settings: CurrentSettings
-) -> JSONResponse:
+async def create(request: Request, caller: Writer, store: CurrentStore, settings: CurrentSettings) -> JSONResponse:
     """Upload a file."""
     received = await upload.receive(request, caller.project_id, store, settings)
-    row = await run_in_threadpool(_insert, received, caller.project_id)
+    row = await run_in_threadpool(_insert, received, caller)
     return JSONResponse(schemas.file(row))
 
 
 @router.get("", response_model=schemas.FileList)
 def list_files(
-    caller: CurrentCaller, limit: FileLimit, after: After, ascending: Ascending, purpose: str | None = None
+    caller: Reader, limit: FileLimit, after: After, ascending: Ascending, purpose: str | None = None
 ) -> JSONResponse:
     """List the project's files."""
     with db.reading() as session:
@@ -58,7 +61,7 @@ def list_files(
 
 
 @router.get("/{file_id}", response_model=schemas.FileObject)
-def retrieve(file_id: str, caller: CurrentCaller) -> JSONResponse:
+def retrieve(file_id: str, caller: Reader) -> JSONResponse:
     """Get a file's description."""
     with db.reading() as session:
         row = service.get(session, caller.project_id, file_id)
@@ -66,15 +69,16 @@ def retrieve(file_id: str, caller: CurrentCaller) -> JSONResponse:
 
 
 @router.delete("/{file_id}", response_model=schemas.FileDeleted)
-def delete(file_id: str, caller: CurrentCaller) -> JSONResponse:
+def delete(file_id: str, caller: Writer) -> JSONResponse:
     """Delete a file."""
     with db.transaction() as session:
         service.delete(session, caller.project_id, file_id)
+        audit.record(session, caller, Action.FILE_DELETED, file_id)
     return JSONResponse(schemas.deleted(file_id))
 
 
 @router.get("/{file_id}/content", response_class=openapi.Bytes)
-def content(file_id: str, caller: CurrentCaller, store: CurrentStore, settings: CurrentSettings) -> openapi.Bytes:
+def content(file_id: str, caller: Reader, store: CurrentStore, settings: CurrentSettings) -> openapi.Bytes:
     """Download a file."""
     with db.reading() as session:
         row = service.get(session, caller.project_id, file_id)
@@ -86,20 +90,22 @@ def content(file_id: str, caller: CurrentCaller, store: CurrentStore, settings: 
     return openapi.Bytes(chunks, headers=_download_headers(row))
 
 
-def _insert(received: Upload, project_id: str) -> File:
+def _insert(received: Upload, caller: Caller) -> File:
     """The row comes last; without it the object is removed again."""
     try:
         with db.transaction() as session:
-            return service.add(
+            row = service.add(
                 session,
                 file_id=received.file_id,
-                project_id=project_id,
+                project_id=caller.project_id,
                 purpose=received.purpose,
                 filename=received.filename or "",
                 size=received.size,
                 sha256=received.sha256.hexdigest(),
                 expires_after=received.expires_after,
             )
+            audit.record(session, caller, Action.FILE_CREATED, row.id, details={"bytes": row.bytes})
+            return row
     except Exception:
         received.discard()
         raise

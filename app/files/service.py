@@ -104,7 +104,9 @@ def page(
 def delete(session: Session, project_id: str, file_id: str) -> None:
     """Hide a file at once; a sweep removes its bytes when no live job needs them. Raises FileNotFound."""
     file = get(session, project_id, file_id)
-    file.deleted_at = sa.func.now()
+    marked = sa.update(File).where(File.id == file.id, File.deleted_at.is_(None)).values(deleted_at=sa.func.now())
+    if session.execute(marked.returning(File.id)).one_or_none() is None:
+        raise FileNotFound(file_id)
 
 
 def sweep_expired(session: Session) -> int:

@@ -5,17 +5,20 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 
-from app.auth.deps import CurrentCaller
+from app.auth.deps import Caller, requires
+from app.auth.scopes import Scope
 from app.graders import schemas, service, templating
 from app.graders.deps import CurrentRuntime
 from app.http.body import json_body
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["fine-tuning"])
 
+Runner = Annotated[Caller, requires(Scope.GRADERS_RUN)]
+
 
 @router.post("/validate", response_model=schemas.ValidatedGrader)
 def validate(
-    caller: CurrentCaller,
+    caller: Runner,
     body: Annotated[schemas.GraderValidateRequest, Depends(json_body(schemas.GraderValidateRequest))],
     runtime: CurrentRuntime,
 ) -> JSONResponse:
@@ -27,7 +30,7 @@ def validate(
 
 @router.post("/run", response_model=schemas.GradingResult)
 def run(
-    caller: CurrentCaller,
+    caller: Runner,
     body: Annotated[schemas.GraderRunRequest, Depends(json_body(schemas.GraderRunRequest))],
     runtime: CurrentRuntime,
 ) -> JSONResponse:

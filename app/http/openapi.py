@@ -18,6 +18,7 @@ from pydantic.json_schema import models_json_schema
 
 from app import errors
 from app.errors import AppError
+from app.http.routing import all_routes
 
 VERSION = "1.0.0"  # of the document
 REF = "#/components/schemas/{model}"
@@ -105,7 +106,9 @@ def _build(app: FastAPI, public: frozenset[str]) -> Json:
     components = document.setdefault("components", {})
     components.setdefault("schemas", {})
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    for route in _api_routes(app.routes):
+    for route in all_routes(app.routes):
+        if not isinstance(route, APIRoute) or not route.include_in_schema:
+            continue
         operation = document["paths"][route.path_format]
         for method in route.methods or ():
             _complete(operation[method.lower()], route, components["schemas"], route.path not in public)
@@ -139,14 +142,6 @@ def _complete(operation: Json, route: APIRoute, schemas: Json, needs_key: bool) 
 
 def _family(error: type[AppError]) -> type[AppError]:
     return next(cls for cls in reversed(error.__mro__) if issubclass(cls, AppError) and cls.status == error.status)
-
-
-def _api_routes(routes: list[Any]) -> Iterator[APIRoute]:
-    for route in routes:
-        if hasattr(route, "original_router"):
-            yield from _api_routes(route.original_router.routes)
-        elif isinstance(route, APIRoute) and route.include_in_schema:
-            yield route
 
 
 def _documentation(dependant: Dependant) -> Iterator[Documentation]:

@@ -7,7 +7,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app import db, queue
-from app.auth.deps import Caller, CurrentCaller, still_works
+from app.audit import service as audit
+from app.audit.actions import Action
+from app.auth.deps import Caller, requires, still_works
+from app.auth.scopes import Scope
 from app.events import schemas as event_schemas
 from app.http import openapi, paging
 from app.http.body import json_body
@@ -22,6 +25,9 @@ from app.storage import Store
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
+Reader = Annotated[Caller, requires(Scope.JOBS_READ)]
+Writer = Annotated[Caller, requires(Scope.JOBS_WRITE)]
+AdapterReader = Annotated[Caller, requires(Scope.MODELS_READ)]
 JobLimit = Annotated[int, Depends(paging.limit(default=20, most=1000))]
 CheckpointLimit = Annotated[int, Depends(paging.limit(default=10, most=1000))]
 After = Annotated[str | None, Depends(paging.after)]
@@ -30,7 +36,7 @@ Streamed = Annotated[bool, Depends(paging.streamed)]
 
 @router.post("", response_model=schemas.JobObject)
 def create(
-    caller: CurrentCaller,
+    caller: Writer,
     body: Annotated[schemas.JobRequest, Depends(json_body(schemas.JobRequest))],
     catalog: CurrentCatalog,
     settings: CurrentSettings,
@@ -39,12 +45,13 @@ def create(
     """Create a fine-tuning job."""
     with db.transaction() as session:
         job = service.create(session, caller, body, catalog=catalog, settings=settings)
+        audit.record(session, caller, Action.JOB_CREATED, job.id, details={"model": job.model})
         db.after_commit(session, db.in_background(partial(bell.ring, queue.CPU)))
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
 @router.get("", response_model=schemas.JobList)
-def list_jobs(request: Request, caller: CurrentCaller, limit: JobLimit, after: After) -> JSONResponse:
+def list_jobs(request: Request, caller: Reader, limit: JobLimit, after: After) -> JSONResponse:
     """List the project's jobs, newest first."""
     metadata = schemas.metadata_filter(request.query_params.multi_items())
     with db.reading() as session:
@@ -54,7 +61,7 @@ def list_jobs(request: Request, caller: CurrentCaller, limit: JobLimit, after: A
 
 
 @router.get("/{job_id}", response_model=schemas.JobObject)
-def retrieve(job_id: str, caller: CurrentCaller) -> JSONResponse:
+def retrieve(job_id: str, caller: Reader) -> JSONResponse:
     """Get a job."""
     with db.reading() as session:
         job = service.get(session, caller.project_id, job_id)
@@ -62,33 +69,36 @@ def retrieve(job_id: str, caller: CurrentCaller) -> JSONResponse:
 
 
 @router.post("/{job_id}/cancel", response_model=schemas.JobObject)
-def cancel(job_id: str, caller: CurrentCaller) -> JSONResponse:
+def cancel(job_id: str, caller: Writer) -> JSONResponse:
     """Cancel a job that is not over."""
     with db.transaction() as session:
         job = service.cancel(session, caller.project_id, job_id)
+        audit.record(session, caller, Action.JOB_CANCELLED, job_id)
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
 @router.post("/{job_id}/pause", response_model=schemas.JobObject)
-def pause(job_id: str, caller: CurrentCaller) -> JSONResponse:
+def pause(job_id: str, caller: Writer) -> JSONResponse:
     """Pause a job that waits or runs: it keeps its progress and frees its slot."""
     with db.transaction() as session:
         job = service.pause(session, caller.project_id, job_id)
+        audit.record(session, caller, Action.JOB_PAUSED, job_id)
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
 @router.post("/{job_id}/resume", response_model=schemas.JobObject)
-def resume(job_id: str, caller: CurrentCaller, bell: CurrentBell) -> JSONResponse:
+def resume(job_id: str, caller: Writer, bell: CurrentBell) -> JSONResponse:
     """Resume a paused job where it was."""
     with db.transaction() as session:
         job = service.resume(session, caller.project_id, job_id)
+        audit.record(session, caller, Action.JOB_RESUMED, job_id)
         db.after_commit(session, db.in_background(partial(bell.ring, queue.GPU)))
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
 @router.get("/{job_id}/events", response_model=event_schemas.EventList, responses=openapi.event_stream())
 def list_events(
-    request: Request, job_id: str, caller: CurrentCaller, limit: JobLimit, after: After, streamed: Streamed
+    request: Request, job_id: str, caller: Reader, limit: JobLimit, after: After, streamed: Streamed
 ) -> Response:
     """List a job's events, newest first; or with `stream=true` follow them as server-sent events, oldest first."""
     if streamed:
@@ -100,7 +110,7 @@ def list_events(
 
 
 @router.get("/{job_id}/checkpoints", response_model=model_schemas.CheckpointList)
-def list_checkpoints(job_id: str, caller: CurrentCaller, limit: CheckpointLimit, after: After) -> JSONResponse:
+def list_checkpoints(job_id: str, caller: Reader, limit: CheckpointLimit, after: After) -> JSONResponse:
     """List a job's checkpoints, newest first."""
     with db.reading() as session:
         page = service.checkpoints_page(session, caller.project_id, job_id, limit=limit, after=after)
@@ -110,7 +120,7 @@ def list_checkpoints(job_id: str, caller: CurrentCaller, limit: CheckpointLimit,
 
 
 @router.get("/{job_id}/adapter", response_class=openapi.Tar)
-def download_adapter(job_id: str, caller: CurrentCaller, store: CurrentStore) -> openapi.Tar:
+def download_adapter(job_id: str, caller: AdapterReader, store: CurrentStore) -> openapi.Tar:
     """Download the adapter a job made, as a tar archive."""
     with db.reading() as session:
         model = service.adapter(session, caller.project_id, job_id)
@@ -119,7 +129,7 @@ def download_adapter(job_id: str, caller: CurrentCaller, store: CurrentStore) ->
 
 @router.get("/{job_id}/checkpoints/{checkpoint_id}/adapter", response_class=openapi.Tar)
 def download_checkpoint_adapter(
-    job_id: str, checkpoint_id: str, caller: CurrentCaller, store: CurrentStore
+    job_id: str, checkpoint_id: str, caller: AdapterReader, store: CurrentStore
 ) -> openapi.Tar:
     """Download the adapter of one checkpoint, as a tar archive."""
     with db.reading() as session:

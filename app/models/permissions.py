@@ -12,8 +12,10 @@ from app.models.errors import PermissionNotFound, UnknownProject
 from app.models.tables import CheckpointPermission
 
 
-def grant(session: Session, caller: Caller, name: str, project_ids: list[str]) -> list[CheckpointPermission]:
-    """Let some projects use a model of the caller's; one permission a project, in their order.
+def grant(
+    session: Session, caller: Caller, name: str, project_ids: list[str]
+) -> tuple[list[CheckpointPermission], list[CheckpointPermission]]:
+    """Let some projects use a model of the caller's; one permission a project, in their order, and those that are new.
 
     A permission that is there already is returned as it is. Raises ModelNotFound, NotTheOwner, UnknownProject.
     """
@@ -21,9 +23,11 @@ def grant(session: Session, caller: Caller, name: str, project_ids: list[str]) -
     wanted = list(dict.fromkeys(project_ids))
     _check_projects(session, caller.organization_id, wanted)
     rows = [{"id": ids.new("cp_"), "model_id": model.id, "project_id": project_id} for project_id in wanted]
-    session.execute(insert(CheckpointPermission).values(rows).on_conflict_do_nothing())
-    granted = session.scalars(_of(model.id).where(CheckpointPermission.project_id.in_(wanted)))
-    return sorted(granted, key=lambda row: wanted.index(row.project_id))
+    added = insert(CheckpointPermission).values(rows).on_conflict_do_nothing().returning(CheckpointPermission.id)
+    new = set(session.scalars(added))
+    found = session.scalars(_of(model.id).where(CheckpointPermission.project_id.in_(wanted)))
+    granted = sorted(found, key=lambda row: wanted.index(row.project_id))
+    return granted, [row for row in granted if row.id in new]
 
 
 def page(
@@ -49,16 +53,18 @@ def page(
     return pages.fetch(session, query, seq, limit=limit, after_seq=after_seq, ascending=ascending)
 
 
-def revoke(session: Session, caller: Caller, name: str, permission_id: str) -> None:
-    """Take a permission back. Jobs that already train on the model are not disturbed.
+def revoke(session: Session, caller: Caller, name: str, permission_id: str) -> str:
+    """Take a permission back, and say whose it was. Jobs that already train on the model are not disturbed.
 
     Raises ModelNotFound, NotTheOwner, PermissionNotFound.
     """
     model = service.get_own(session, caller.project_id, name)
-    permission = _find(session, model.id, permission_id)
-    if permission is None:
+    theirs = sa.and_(CheckpointPermission.model_id == model.id, CheckpointPermission.id == permission_id)
+    gone = sa.delete(CheckpointPermission).where(theirs).returning(CheckpointPermission.project_id)
+    project_id = session.scalar(gone) if ids.is_plain(permission_id) else None
+    if project_id is None:
         raise PermissionNotFound(permission_id)
-    session.delete(permission)
+    return project_id
 
 
 def _of(model_id: str) -> sa.Select[CheckpointPermission]:

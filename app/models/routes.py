@@ -6,7 +6,10 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 
 from app import db
-from app.auth.deps import CurrentCaller
+from app.audit import service as audit
+from app.audit.actions import Action
+from app.auth.deps import Caller, requires
+from app.auth.scopes import Scope
 from app.http import paging
 from app.http.body import json_body
 from app.http.deps import CurrentSettings
@@ -16,6 +19,8 @@ from app.models.deps import CurrentCatalog
 router = APIRouter(prefix="/v1/models", tags=["models"])
 checkpoints_router = APIRouter(prefix="/v1/fine_tuning/checkpoints", tags=["fine-tuning"])
 
+Reader = Annotated[Caller, requires(Scope.MODELS_READ)]
+Writer = Annotated[Caller, requires(Scope.MODELS_WRITE)]
 PermissionLimit = Annotated[int, Depends(paging.limit(default=10, most=1000))]
 Ascending = Annotated[bool, Depends(paging.spelled_out_order)]
 After = Annotated[str | None, Depends(paging.after)]
@@ -23,7 +28,7 @@ PermissionBody = Annotated[schemas.PermissionRequest, Depends(json_body(schemas.
 
 
 @router.get("", response_model=schemas.ModelList)
-def list_models(caller: CurrentCaller, catalog: CurrentCatalog, settings: CurrentSettings) -> JSONResponse:
+def list_models(caller: Reader, catalog: CurrentCatalog, settings: CurrentSettings) -> JSONResponse:
     """List the base models that are on this server, then the project's tuned models and checkpoints."""
     with db.reading() as session:
         tuned = service.all_of(session, caller.project_id)
@@ -34,7 +39,7 @@ def list_models(caller: CurrentCaller, catalog: CurrentCatalog, settings: Curren
 
 # A name may hold colons, and a client may send %3A or %2F: the path converter takes what is left of the path.
 @router.get("/{model:path}", response_model=schemas.ModelObject)
-def retrieve(model: str, caller: CurrentCaller, catalog: CurrentCatalog, settings: CurrentSettings) -> JSONResponse:
+def retrieve(model: str, caller: Reader, catalog: CurrentCatalog, settings: CurrentSettings) -> JSONResponse:
     """Get a model."""
     with db.reading() as session:
         found = service.describe(session, caller.project_id, model, catalog=catalog, models_dir=settings.models_dir)
@@ -42,25 +47,29 @@ def retrieve(model: str, caller: CurrentCaller, catalog: CurrentCatalog, setting
 
 
 @router.delete("/{model:path}", response_model=schemas.ModelDeleted)
-def delete(model: str, caller: CurrentCaller, catalog: CurrentCatalog) -> JSONResponse:
+def delete(model: str, caller: Writer, catalog: CurrentCatalog) -> JSONResponse:
     """Delete one of the project's tuned models."""
     with db.transaction() as session:
         service.delete(session, caller.project_id, model, catalog=catalog)
+        audit.record(session, caller, Action.MODEL_DELETED, model)
     return JSONResponse(schemas.deleted(model))
 
 
 @checkpoints_router.post("/{model:path}/permissions", response_model=schemas.PermissionList)
-def grant(model: str, caller: CurrentCaller, body: PermissionBody) -> JSONResponse:
+def grant(model: str, caller: Writer, body: PermissionBody) -> JSONResponse:
     """Let other projects of the organisation use a checkpoint."""
     with db.transaction() as session:
-        granted = permissions.grant(session, caller, model, body.project_ids)
+        granted, new = permissions.grant(session, caller, model, body.project_ids)
+        for permission in new:
+            details = {"fine_tuned_model_checkpoint": model, "project_id": permission.project_id}
+            audit.record(session, caller, Action.PERMISSION_CREATED, permission.id, details=details)
     return JSONResponse(schemas.permissions(granted, has_more=False))
 
 
 @checkpoints_router.get("/{model:path}/permissions", response_model=schemas.PermissionList)
 def list_permissions(
     model: str,
-    caller: CurrentCaller,
+    caller: Reader,
     limit: PermissionLimit,
     after: After,
     ascending: Ascending,
@@ -75,8 +84,10 @@ def list_permissions(
 
 
 @checkpoints_router.delete("/{model:path}/permissions/{permission_id}", response_model=schemas.PermissionDeleted)
-def revoke(model: str, permission_id: str, caller: CurrentCaller) -> JSONResponse:
+def revoke(model: str, permission_id: str, caller: Writer) -> JSONResponse:
     """Take a permission back."""
     with db.transaction() as session:
-        permissions.revoke(session, caller, model, permission_id)
+        project_id = permissions.revoke(session, caller, model, permission_id)
+        details = {"fine_tuned_model_checkpoint": model, "project_id": project_id}
+        audit.record(session, caller, Action.PERMISSION_DELETED, permission_id, details=details)
     return JSONResponse(schemas.permission_deleted(permission_id))

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from app import db
-from app.auth import service
+from app.auth import key_format, service
 from app.auth.deps import KeyCache
 from app.auth.errors import InvalidKey
 from app.auth.tables import ApiKey, Project
@@ -15,7 +15,7 @@ from app.auth.tables import ApiKey, Project
 @pytest.fixture
 def key(database: sa.Connection) -> str:
     with db.transaction() as session:
-        return service.create_key(session, organization="acme", project="lab")
+        return service.create_key(session, organization="acme", project="lab").value
 
 
 def authenticate(key: str) -> service.Caller:
@@ -37,8 +37,8 @@ def test_a_key_stands_for_its_project(key: str) -> None:
 
 def test_two_keys_of_one_project_share_it(key: str) -> None:
     with db.transaction() as session:
-        second = service.create_key(session, organization="acme", project="lab")
-        other = service.create_key(session, organization="acme", project="other")
+        second = service.create_key(session, organization="acme", project="lab").value
+        other = service.create_key(session, organization="acme", project="other").value
     assert authenticate(second).project_id == authenticate(key).project_id
     assert authenticate(other).project_id != authenticate(key).project_id
 
@@ -55,9 +55,9 @@ def spoiled(key: str) -> dict[str, str]:
     return {
         "empty": "",
         "another service's": "sk-proj-abcdefghijklmnop",
-        "wrong secret": f"{prefix}_{public}_{secret[::-1]}_{service._checksum(public + secret[::-1])}",
+        "wrong secret": f"{prefix}_{public}_{secret[::-1]}_{key_format.checksum(public + secret[::-1])}",
         "wrong checksum": f"{prefix}_{public}_{secret}_{checksum[::-1]}",
-        "unknown public part": f"{prefix}_AAAAAAAA_{secret}_{service._checksum('AAAAAAAA' + secret)}",
+        "unknown public part": f"{prefix}_AAAAAAAA_{secret}_{key_format.checksum('AAAAAAAA' + secret)}",
         "cut": key[:-1],
         "longer": key + "_x",
         "nul": key.replace(secret[0], "\0"),

@@ -5,30 +5,21 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from fastapi.routing import APIRoute
 from live_server import Live
-from starlette.routing import Route
 
+from app.http.routing import all_routes
 from app.main import PUBLIC_PATHS, create_app
 
-
-def walk(routes: list[Any]) -> Iterator[tuple[str, str]]:
-    """Every method and path of a route table, through the routers it includes; nothing of another kind may be there."""
-    for route in routes:
-        if hasattr(route, "original_router"):
-            yield from walk(route.original_router.routes)
-            continue
-        assert isinstance(route, APIRoute | Route), route
-        for method in sorted(route.methods or ()):
-            yield method, route.path
-
-
-ROUTES = [(method, path) for method, path in walk(create_app().routes) if path not in PUBLIC_PATHS]
+ROUTES = [
+    (method, route.path)
+    for route in all_routes(create_app().routes)
+    for method in sorted(route.methods or ())
+    if route.path not in PUBLIC_PATHS
+]
 
 
 def filled(path: str) -> str:
@@ -175,6 +166,7 @@ def test_a_database_that_is_gone_is_a_503_with_a_time_to_retry(live: Live, monke
 START = """
 import re, sys
 from pathlib import Path
+from app.http.routing import all_routes
 from app.main import create_app
 create_app()
 assert "torch" not in sys.modules and "transformers" not in sys.modules

@@ -157,7 +157,7 @@ def test_a_revoked_key_ends_its_streams(live: Live, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(event_stream, "PING_SECONDS", 0.05)
     monkeypatch.setattr(KeyCache, "SECONDS", 0.0)
     with db.transaction() as session:
-        key = auth.create_key(session, organization="acme")
+        key = auth.create_key(session, organization="acme").value
     with httpx.Client(base_url=live.url, headers={"Authorization": f"Bearer {key}"}) as http:
         with opened(http, live.job) as reply:
             lines = reply.iter_lines()

@@ -25,7 +25,7 @@ class Neighbour:
 @pytest.fixture
 def neighbour(live: Live) -> Iterator[Neighbour]:
     with db.transaction() as session:
-        key = auth.create_key(session, organization="acme", project="second")
+        key = auth.create_key(session, organization="acme", project="second").value
         project_id = auth.authenticate(session, key).project_id
     with httpx.Client(base_url=live.url, headers={"Authorization": f"Bearer {key}"}) as client:
         line = b'{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}\n'
@@ -106,7 +106,7 @@ def test_bad_project_ids(live: Live, model: str, projects: Any) -> None:
 
 def test_another_organisation_gets_nothing(live: Live, neighbour: Neighbour, model: str) -> None:
     with db.transaction() as session:
-        theirs = auth.create_key(session, organization="other", project="third")
+        theirs = auth.create_key(session, organization="other", project="third").value
         foreign = auth.authenticate(session, theirs).project_id
     reply = live.http.post(path(model), json={"project_ids": [neighbour.project_id, foreign]})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "project_ids")
