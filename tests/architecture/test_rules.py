@@ -106,6 +106,40 @@ def test_no_file_is_named_after_nothing() -> None:
     assert [path for path in SOURCES if {path.stem, *path.relative_to(ROOT).parts} & FORBIDDEN_NAMES] == []
 
 
+# Routes that answer a POST and change nothing.
+UNRECORDED = {
+    "app/graders/routes.py:validate": "it looks at a grader and forgets it",
+    "app/graders/routes.py:run": "it grades one sample and keeps nothing",
+}
+
+
+def changing_routes() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function that answers a POST, PUT, PATCH or DELETE, by file and name."""
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(
+                isinstance(decorator, ast.Call)
+                and isinstance(decorator.func, ast.Attribute)
+                and decorator.func.attr in {"post", "put", "patch", "delete", "api_route"}
+                for decorator in node.decorator_list
+            ):
+                yield f"{name}:{node.name}", node
+
+
+def records(function: ast.AST, module: ast.Module) -> bool:
+    """Whether a function, or one of its own module that it names, calls `audit.record`."""
+    named = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    beside = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name in named]
+    return any("audit.record" in attributes(node) for node in [function, *beside])
+
+
+def test_every_change_is_audited() -> None:
+    routes = dict(changing_routes())
+    assert len(routes) > 8
+    silent = {name for name, node in routes.items() if not records(node, TREES[name.split(":")[0]])}
+    assert silent == UNRECORDED.keys(), "a route that changes something calls audit.record in its transaction"
+
+
 def test_models_are_not_rows() -> None:
     """Rows live in `tables.py`."""
     rows = {

@@ -1,6 +1,7 @@
 """API keys: made once, kept as a hash, refused for every reason alike."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -8,7 +9,8 @@ import sqlalchemy as sa
 from app import db
 from app.auth import key_format, service
 from app.auth.deps import KeyCache
-from app.auth.errors import InvalidKey
+from app.auth.errors import InvalidExpiry, InvalidKey, InvalidName, InvalidScopes, InvalidSlug
+from app.auth.scopes import PROJECT_SCOPES, Scope
 from app.auth.tables import ApiKey, Project
 
 
@@ -98,3 +100,85 @@ def test_the_cache_forgets_a_revoked_key_in_time(key: str, monkeypatch: pytest.M
     monkeypatch.setattr("app.auth.deps.time.monotonic", lambda: 10**9)
     with pytest.raises(InvalidKey):
         cache.caller(key)
+
+
+def issue(**options: Any) -> service.Issued:
+    with db.transaction() as session:
+        return service.create_key(session, organization="acme", project="lab", **options)
+
+
+def test_a_key_has_its_scopes_and_no_others(key: str) -> None:
+    reader = issue(scopes=[Scope.FILES_READ, Scope.JOBS_READ])
+    assert authenticate(reader.value).scopes == {"files:read", "jobs:read"}
+    assert authenticate(key).scopes == PROJECT_SCOPES
+
+
+def test_an_admin_key_is_the_organisations(key: str) -> None:
+    admin = authenticate(issue(scopes=[Scope.ADMIN]).value)
+    assert isinstance(admin, service.Admin)
+    assert admin.organization_id == authenticate(key).organization_id
+    assert admin.project_id is None
+
+
+@pytest.mark.parametrize("scopes", [[], [Scope.ADMIN, Scope.FILES_READ]], ids=["none", "admin and another"])
+def test_scopes_that_make_no_key(database: sa.Connection, scopes: list[Scope]) -> None:
+    with pytest.raises(InvalidScopes):
+        issue(scopes=scopes)
+
+
+@pytest.mark.parametrize("seconds", [0, 59, -60, 10 * 365 * 24 * 3600 + 1, 10**13])
+def test_lifetimes_that_make_no_key(database: sa.Connection, seconds: int) -> None:
+    with pytest.raises(InvalidExpiry):
+        issue(lifetime=timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x00", "\udc80", "x" * 257, " edge", "\u202e"])
+def test_names_that_make_no_key(database: sa.Connection, name: str) -> None:
+    with pytest.raises(InvalidName):
+        issue(name=name)
+    with db.transaction() as session, pytest.raises(InvalidName):
+        service.create_key(session, project=name)
+
+
+@pytest.mark.parametrize("slug", ["", "-", "a-", "Acme", "a:b", "a/b", "ä", "x" * 65, "\udc80", "a\n"])
+def test_names_that_are_no_organisation(database: sa.Connection, slug: str) -> None:
+    with db.transaction() as session, pytest.raises(InvalidSlug):
+        service.create_key(session, organization=slug)
+
+
+def test_a_project_of_the_same_name_in_another_organisation_is_another(key: str) -> None:
+    with db.transaction() as session:
+        theirs = service.create_key(session, organization="other", project="lab").value
+    assert authenticate(theirs).project_id != authenticate(key).project_id
+
+
+def test_rotation_leaves_both_keys_working_for_a_while(database: sa.Connection) -> None:
+    old = issue(scopes=[Scope.FILES_READ], name="ci", lifetime=timedelta(days=30))
+    with db.transaction() as session:
+        row = service.get_key(session, None, old.row.id)
+        new = service.rotate(session, row, overlap=timedelta(hours=1))
+    assert authenticate(old.value).scopes == authenticate(new.value).scopes == {"files:read"}
+    with db.reading() as session:
+        kept = session.get_one(ApiKey, old.row.id, populate_existing=True)
+        assert kept.expires_at is not None
+        assert kept.expires_at <= datetime.now(UTC) + timedelta(hours=1)
+        assert new.row.expires_at is not None
+        assert new.row.expires_at - new.row.created_at == timedelta(days=30)
+        assert new.row.name == "ci"
+
+
+def test_rotation_never_makes_an_old_key_live_longer(database: sa.Connection) -> None:
+    old = issue(lifetime=timedelta(minutes=5))
+    with db.transaction() as session:
+        service.rotate(session, service.get_key(session, None, old.row.id), overlap=timedelta(days=1))
+    with db.reading() as session:
+        assert session.get_one(ApiKey, old.row.id, populate_existing=True).expires_at == old.row.expires_at
+
+
+def test_the_key_of_an_archived_project_is_refused(key: str) -> None:
+    with db.transaction() as session:
+        session.execute(sa.update(Project).values(archived_at=sa.func.now()))
+    with pytest.raises(InvalidKey):
+        authenticate(key)
+    with db.transaction() as session, pytest.raises(InvalidName):
+        service.create_key(session, organization="acme", project="lab")
