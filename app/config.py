@@ -9,6 +9,10 @@ from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
+GIB = 1024 * MIB
+MOST_BIGINT = 2**63 - 1
+MOST_JOBS = 2**31 - 1
+MOST_REQUESTS_PER_MINUTE = 100_000  # each is remembered for a minute
 PACKAGED_CATALOG = Path(__file__).parent.parent / "catalog" / "base_models.yaml"
 
 
@@ -38,6 +42,15 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     stream_poll_seconds: float = 0.5  # how often a process looks for new events of the jobs that are watched
     streams_per_key: int = 20  # event streams open at once, in one process
+    api_processes: int = Field(default=1, ge=1)  # how many API processes share the rate limits
+    trusted_proxies: str = ""  # addresses whose X-Forwarded-For is believed, with commas; empty: nobody's
+
+    # Limits of each key and each project; 0: none. An administrator may set others for a project (docs/tenancy.md).
+    requests_per_minute: int = Field(default=600, ge=0, le=MOST_REQUESTS_PER_MINUTE)  # of one key
+    quota_storage_bytes: int = Field(default=100 * GIB, ge=0, le=MOST_BIGINT)
+    quota_running_jobs: int = Field(default=0, ge=0, le=MOST_JOBS)
+    quota_waiting_jobs: int = Field(default=500, ge=0, le=MOST_JOBS)  # in validation, queued or paused
+    quota_monthly_tokens: int = Field(default=0, ge=0, le=MOST_BIGINT)  # trained in a calendar month, UTC
 
     # Leases and clocks, in seconds.
     heartbeat_seconds: float = 5.0

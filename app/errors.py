@@ -23,6 +23,8 @@ class AppError(Exception):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
     param: str | None = None
+    retry_after: int | None = None  # seconds, in Retry-After
+    should_retry: ClassVar[bool | None] = None  # what clients are told where the status alone would mislead them
 
     def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
@@ -79,6 +81,7 @@ class TooManyRequests(AppError):
     status = 429
     type = "invalid_request_error"
     code = "rate_limit_exceeded"
+    retry_after = 1
 
 
 class Unavailable(AppError):
@@ -86,3 +89,4 @@ class Unavailable(AppError):
 
     status = 503
     type = "service_unavailable_error"
+    retry_after = 1

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from app import db, storage
 from app.auth.deps import KeyCache, check_guarded
+from app.auth.rates import RateLimits
 from app.config import Settings
 from app.files.routes import router as files
 from app.graders.routes import router as graders
@@ -42,6 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.bell = Bell(settings)
     app.state.graders = open_runtime(settings)
     app.state.keys = KeyCache()
+    app.state.rates = RateLimits(settings.requests_per_minute, processes=settings.api_processes)
     app.state.feed = Feed(poll_seconds=settings.stream_poll_seconds, streams_per_key=settings.streams_per_key)
     errors.install(app)
     app.add_middleware(RequestMiddleware)

@@ -139,6 +139,7 @@ def live(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             models_dir=folder / "models",
             stream_poll_seconds=0.02,
             streams_per_key=4,
+            requests_per_minute=0,
         )
         app = create_app(settings)
         with _serving(app) as url:

@@ -51,6 +51,7 @@ class Bench:
                 size=len(data),
                 sha256=f"{hash(data):064x}"[-64:],
                 expires_after=None,
+                settings=self.settings,
             )
         return file_id
 

@@ -42,7 +42,8 @@ class Trainer:
         if self._suspects:
             return None  # a suspect runs alone
         with db.reading() as session:
-            waiting = [queue for queue in claims.queues(session) if self._serves(queue.base_key)]
+            queues = claims.queues(session, running_jobs=self._settings.quota_running_jobs)
+        waiting = [queue for queue in queues if self._serves(queue.base_key)]
         choice = claims.choose_base(self._residence(node), waiting)
         self._note_yielding(choice)
         if isinstance(choice, GiveBack):
@@ -88,6 +89,7 @@ class Trainer:
                 lease_seconds=self._settings.lease_seconds,
                 base_key=base_key,
                 alone=node.running == 0,
+                running_jobs=self._settings.quota_running_jobs,
             )
         if job is not None and job.suspect:
             self._suspects.add(job.id)

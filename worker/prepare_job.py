@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from app import db, queue, storage
+from app.auth.errors import QuotaExceeded
 from app.config import Settings
 from app.events import service as events
 from app.files.tables import File
-from app.jobs import claims, failures, hyperparameters, states, transitions
+from app.jobs import claims, failures, hyperparameters, quotas, states, transitions
 from app.jobs.tables import Job
 from app.jobs.transitions import Note
 from app.models import catalog
@@ -70,6 +71,8 @@ class Preparer:
             self._prepare(job, held)
         except InvalidDataset as error:
             _fail(job, {"code": error.code, "message": error.message, "param": error.param})
+        except QuotaExceeded as error:
+            _fail(job, failures.public_error(failures.QUOTA_EXCEEDED, error.message))
         except (StorageUnavailable, CorruptObject):
             _take_back(job, failures.STORAGE_UNAVAILABLE)
         except ObjectMissing:
@@ -90,7 +93,35 @@ class Preparer:
         if job.validation_file is not None and not held.lost.is_set():
             validation = self._part(job, entry, loaded, job.validation_file, VALIDATION)
         if not held.lost.is_set():
-            _queue(job, entry, training, validation, self._bell)
+            self._queue(job, entry, training, validation)
+
+    def _queue(self, job: Job, entry: CatalogEntry, training: _Part, validation: _Part | None) -> None:
+        """The one transaction that ends preparation: numbers for every "auto", and the job into the queue.
+
+        Raises QuotaExceeded.
+        """
+        examples = training.manifest["examples"]
+        resolved = hyperparameters.resolve(job.request, n_examples=examples, entry=entry)
+        steps = resolved["n_epochs"] * -(-examples // resolved["batch_size"])
+        tokens = resolved["n_epochs"] * training.manifest["tokens"]
+        values = {
+            "resolved": resolved,
+            "total_steps": steps,
+            "planned_tokens": tokens,
+            "prepared_key": training.prefix,
+            "validation_key": validation.prefix if validation else None,
+        }
+        notes = [*training.notes, *(validation.notes if validation else [])]
+        with db.transaction() as session:
+            quotas.reserve(session, job.project_id, tokens, self._settings)
+            kept = transitions.update(session, job.id, job.fence, values) is not None
+            if kept:
+                for text in notes:
+                    events.append(session, job.id, text, level="warn")
+                queued = Note("Files validated, moving job to queued state")
+                transitions.move(session, job.id, states.QUEUED, note=queued, fence=job.fence)
+                db.after_commit(session, db.in_background(partial(self._bell.ring, queue.GPU)))
+        log.info("job.prepared", extra={"job": job.id, "examples": examples, "kept": kept})
 
     def _tokenizer(self, entry: CatalogEntry) -> LoadedTokenizer:
         with self._lock:
@@ -156,29 +187,6 @@ def _told(what: str, lines: Lines, length: int) -> list[str]:
     if what == "truncated":
         return [f"{examples} longer than {length} tokens truncated at the end: {lines}"]
     return [f"{examples} dropped, as no trained token is left within {length} tokens: {lines}"]
-
-
-def _queue(job: Job, entry: CatalogEntry, training: _Part, validation: _Part | None, bell: Bell) -> None:
-    """The one transaction that ends preparation: numbers for every "auto", and the job into the queue."""
-    examples = training.manifest["examples"]
-    resolved = hyperparameters.resolve(job.request, n_examples=examples, entry=entry)
-    steps = resolved["n_epochs"] * -(-examples // resolved["batch_size"])
-    values = {
-        "resolved": resolved,
-        "total_steps": steps,
-        "prepared_key": training.prefix,
-        "validation_key": validation.prefix if validation else None,
-    }
-    notes = [*training.notes, *(validation.notes if validation else [])]
-    with db.transaction() as session:
-        kept = transitions.update(session, job.id, job.fence, values) is not None
-        if kept:
-            for text in notes:
-                events.append(session, job.id, text, level="warn")
-            queued = Note("Files validated, moving job to queued state")
-            transitions.move(session, job.id, states.QUEUED, note=queued, fence=job.fence)
-            db.after_commit(session, db.in_background(partial(bell.ring, queue.GPU)))
-    log.info("job.prepared", extra={"job": job.id, "examples": examples, "kept": kept})
 
 
 def _fail(job: Job, error: dict[str, Any]) -> None:

@@ -82,6 +82,7 @@ class Progress:
         last = steps[-1]
         remaining = (last["total_steps"] - last["step"]) * (self._seconds_a_step or 0.0)
         values = {
+            "trained_tokens": last["trained_tokens"],
             "furthest_step": sa.func.greatest(Job.furthest_step, last["step"]),
             "progress_at": sa.func.now(),
             "first_step_at": sa.func.coalesce(Job.first_step_at, sa.func.now()),

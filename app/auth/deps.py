@@ -21,7 +21,7 @@ from fastapi.routing import APIRoute
 from app import db
 from app.audit.service import Origin
 from app.auth import service
-from app.auth.errors import InvalidKey, MismatchedOrganization, MismatchedProject, MissingKey, MissingScope
+from app.auth.errors import InvalidKey, MismatchedOrganization, MismatchedProject, MissingKey, MissingScope, RateLimited
 from app.auth.scopes import Scope
 from app.auth.service import Admin, Caller
 from app.errors import Unauthorized
@@ -59,7 +59,7 @@ class KeyCache:
 
 @dataclass(frozen=True)
 class Door:
-    """Lets in whoever has one scope. Raises Unauthorized, MissingScope."""
+    """Lets in whoever has one scope, as often as their key may ask. Raises Unauthorized, RateLimited, MissingScope."""
 
     scope: Scope
 
@@ -71,6 +71,10 @@ class Door:
             raise MismatchedOrganization
         if request.headers.get("openai-project", caller.project_id) != caller.project_id:
             raise MismatchedProject
+        allowance = request.app.state.rates.take(caller.key_id, caller.requests_per_minute)
+        request.state.allowance = allowance
+        if allowance is not None and not allowance.granted:
+            raise RateLimited(allowance.limit, allowance.retry_after)
         if self.scope not in caller.scopes:
             raise MissingScope(self.scope)
         return replace(caller, origin=_origin(request))

@@ -1,6 +1,6 @@
 """What can be wrong with a caller's credentials."""
 
-from app.errors import BadRequest, Forbidden, NotFound, Unauthorized
+from app.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized
 
 
 class MissingKey(Unauthorized):
@@ -65,3 +65,32 @@ class InvalidExpiry(BadRequest):
 
     code = "invalid_value"
     param = "expires_in_seconds"
+
+
+class RateLimited(TooManyRequests):
+    """This key has made as many requests as it may in a minute."""
+
+    def __init__(self, limit: int, retry_after: int) -> None:
+        super().__init__(f"Rate limit reached for requests: {limit} per minute. Please try again in {retry_after}s.")
+        self.retry_after = retry_after
+
+
+class QuotaExceeded(TooManyRequests):
+    """The project's quota is used up."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    should_retry = False  # waiting a second or two will not help
+    retry_after = 3600
+
+
+class TooManyJobs(TooManyRequests):
+    """The project has as many waiting jobs as it may."""
+
+    should_retry = False
+    retry_after = 60
+
+    def __init__(self, most: int, waiting: int, running: int) -> None:
+        super().__init__(
+            f"This project may have {most} fine-tuning jobs waiting; it has {waiting} waiting and {running} running."
+        )

@@ -32,6 +32,7 @@ class Caller:
     project_id: str
     key_id: str
     scopes: frozenset[str] = frozenset()
+    requests_per_minute: int | None = None  # None: the server's default
     origin: Origin = NOWHERE
 
 
@@ -43,6 +44,7 @@ class Admin:
     key_id: str
     project_id: None = None
     scopes: frozenset[str] = ADMIN
+    requests_per_minute: int | None = None
     origin: Origin = NOWHERE
 
 
@@ -107,7 +109,7 @@ def authenticate(session: Session, presented: str) -> Caller | Admin:
     if public is None:
         raise InvalidKey
     query = (
-        sa.select(ApiKey, Organization.slug)
+        sa.select(ApiKey, Organization.slug, Project.requests_per_minute)
         .join(Organization, Organization.id == ApiKey.organization_id)
         .outerjoin(Project, Project.id == ApiKey.project_id)
         .where(ApiKey.public_id == public, _alive(), Project.archived_at.is_(None))
@@ -117,11 +119,11 @@ def authenticate(session: Session, presented: str) -> Caller | Admin:
     kept = found[0].secret_sha256 if found else bytes(32)
     if not hmac.compare_digest(kept, key_format.digest(presented)) or found is None:
         raise InvalidKey
-    key, slug = found
+    key, slug, rate = found
     _touch(session, key)
     if key.project_id is None:
         return Admin(key.organization_id, key.id)
-    return Caller(key.organization_id, slug, key.project_id, key.id, frozenset(key.scopes))
+    return Caller(key.organization_id, slug, key.project_id, key.id, frozenset(key.scopes), rate)
 
 
 def get_key(session: Session, organization_id: str | None, key_id: str) -> ApiKey:

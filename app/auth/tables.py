@@ -30,6 +30,12 @@ class Project(Base):
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP, server_default=sa.func.now())
     archived_at: Mapped[datetime | None] = mapped_column(TIMESTAMP)  # for ever; its keys no longer work
     priority: Mapped[int] = mapped_column(sa.SmallInteger, server_default="0")  # −10..10, set by the operator
+    # Limits of this project, in place of the server's settings of these names; None: those, 0: no limit.
+    requests_per_minute: Mapped[int | None]
+    quota_storage_bytes: Mapped[int | None] = mapped_column(sa.BigInteger)
+    quota_running_jobs: Mapped[int | None]
+    quota_waiting_jobs: Mapped[int | None]
+    quota_monthly_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)
     # Tokens trained for this project, decayed to `served_at`: the fair-share key of the claim.
     served_tokens: Mapped[float] = mapped_column(sa.Double, server_default="0")
     served_at: Mapped[datetime] = mapped_column(TIMESTAMP, server_default=sa.func.now())

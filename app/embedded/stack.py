@@ -1,5 +1,6 @@
 """What `tunesmith up` runs: Postgres, Redis, the API and both workers, in this order."""
 
+import ipaddress
 import socket
 import sys
 import time
@@ -19,6 +20,14 @@ READY_SECONDS = 120.0  # a cold disk reads torch for most of a minute
 HAND_BACK_SECONDS = 10.0  # what a worker may take beyond its drain time
 BUNDLED_BASE = "tiny-chat"  # on every machine, so that the engine is warm before the first job
 WORKER_KINDS = frozenset({"cpu", "gpu"})
+# Off where only this machine can call; else as everywhere.
+LIMITS = (
+    "requests_per_minute",
+    "quota_storage_bytes",
+    "quota_running_jobs",
+    "quota_waiting_jobs",
+    "quota_monthly_tokens",
+)
 
 
 class NotReady(Exception):
@@ -95,6 +104,8 @@ class Stack:
             "wandb_dir": self.data_dir / "wandb",
             "wandb_offline": True,
         }
+        if is_loopback(self.settings.host):
+            defaults |= dict.fromkeys(LIMITS, 0)
         defaults = {name: value for name, value in defaults.items() if name not in self.settings.model_fields_set}
         return defaults | {"database_url": self.postgres.url, "redis_url": self.redis.url}
 
@@ -166,6 +177,14 @@ def _trouble(url: str) -> str:
             return f"the API is not ready: {error.read().decode(errors='replace')}"
     except OSError as error:
         return f"the API does not answer ({error})"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address that is listened on."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _for_url(host: str) -> str:

@@ -14,6 +14,7 @@ from app.audit import service as audit
 from app.audit.actions import Action
 from app.auth.deps import Caller, requires
 from app.auth.scopes import Scope
+from app.config import Settings
 from app.files import schemas, service, upload
 from app.files.errors import NotDownloadable
 from app.files.tables import File
@@ -43,8 +44,9 @@ Ascending = Annotated[bool, Depends(paging.ascending)]
 @router.post("", response_model=schemas.FileObject, openapi_extra=UPLOAD_FORM)
 async def create(request: Request, caller: Writer, store: CurrentStore, settings: CurrentSettings) -> JSONResponse:
     """Upload a file."""
+    await run_in_threadpool(_check_room, request, caller.project_id, settings)
     received = await upload.receive(request, caller.project_id, store, settings)
-    row = await run_in_threadpool(_insert, received, caller)
+    row = await run_in_threadpool(_insert, received, caller, settings)
     return JSONResponse(schemas.file(row))
 
 
@@ -90,7 +92,15 @@ def content(file_id: str, caller: Reader, store: CurrentStore, settings: Current
     return openapi.Bytes(chunks, headers=_download_headers(row))
 
 
-def _insert(received: Upload, caller: Caller) -> File:
+def _check_room(request: Request, project_id: str, settings: Settings) -> None:
+    """Refuse what can be seen not to fit before its bytes arrive; `_insert` decides."""
+    told = request.headers.get("content-length", "")
+    least = int(told) - upload.MAX_FORM_BYTES if told.isdigit() else 0
+    with db.transaction() as session:
+        service.check_room(session, project_id, max(1, least), settings)
+
+
+def _insert(received: Upload, caller: Caller, settings: Settings) -> File:
     """The row comes last; without it the object is removed again."""
     try:
         with db.transaction() as session:
@@ -103,6 +113,7 @@ def _insert(received: Upload, caller: Caller) -> File:
                 size=received.size,
                 sha256=received.sha256.hexdigest(),
                 expires_after=received.expires_after,
+                settings=settings,
             )
             audit.record(session, caller, Action.FILE_CREATED, row.id, details={"bytes": row.bytes})
             return row

@@ -7,6 +7,9 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from app import ids, outbox, pages
+from app.auth import quotas
+from app.auth.errors import QuotaExceeded
+from app.config import Settings
 from app.db import Session
 from app.files.errors import FileNotFound
 from app.files.tables import File
@@ -39,8 +42,10 @@ def add(
     size: int,
     sha256: str,
     expires_after: int | None,
+    settings: Settings,
 ) -> File:
-    """Insert the row of a stored object. expires_after: in seconds from now."""
+    """Insert the row of a stored object. expires_after: in seconds from now. Raises QuotaExceeded."""
+    check_room(session, project_id, size, settings)
     expires = sa.func.now() + timedelta(seconds=expires_after) if expires_after is not None else None
     return _insert(
         session,
@@ -55,6 +60,21 @@ def add(
             expires_at=expires,
         ),
     )
+
+
+def check_room(session: Session, project_id: str, size: int, settings: Settings) -> None:
+    """Make sure that `size` bytes more fit into the project's quota, and hold the room until the transaction ends.
+
+    Raises QuotaExceeded.
+    """
+    most = quotas.held(session, project_id, settings, "quota_storage_bytes").quota_storage_bytes
+    if most and stored_bytes(session, project_id) + size > most:
+        raise QuotaExceeded(f"The project's {most} bytes of storage do not leave room for this file.")
+
+
+def stored_bytes(session: Session, project_id: str) -> int:
+    """The size of the project's files together, results included."""
+    return int(session.scalar(_visible(project_id).with_only_columns(sa.func.sum(File.bytes))) or 0)
 
 
 def record_result(

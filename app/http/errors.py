@@ -15,13 +15,15 @@ from app.storage import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_SECONDS = 1
-
 
 def render(error: AppError) -> JSONResponse:
     """An error as its reply."""
     body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status == 503 else None
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.should_retry is not None:
+        headers["x-should-retry"] = str(error.should_retry).lower()
     return JSONResponse({"error": body}, status_code=error.status, headers=headers)
 
 

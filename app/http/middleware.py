@@ -62,6 +62,8 @@ def _headers(state: MutableMapping[str, Any], seconds: float) -> list[tuple[byte
     }
     if "organization_id" in state:
         values["openai-organization"] = state["organization_id"]
+    if state.get("allowance") is not None:
+        values |= state["allowance"].headers()
     return [(name.encode(), value.encode()) for name, value in values.items()]
 
 

@@ -104,8 +104,17 @@ def decayed(tokens: float, age_seconds: float) -> float:
     return tokens * 0.5 ** (age_seconds / SERVED_HALF_LIFE_SECONDS)
 
 
+CLAIMING = 0x7475_6E65  # the advisory lock of whoever counts running jobs to start one more
+_WITHIN_QUOTA = """(
+    coalesce(projects.quota_running_jobs, :running_jobs) = 0
+    OR coalesce(projects.quota_running_jobs, :running_jobs) > (
+        SELECT count(*) FROM jobs AS runs
+        WHERE runs.project_id = projects.id AND runs.finished_at IS NULL AND runs.status IN ('running', 'pausing')
+    )
+)"""
+
 # Each (base, project) that has queued jobs, found by jumping along the partial index from one pair to the next.
-_QUEUES = sa.text("""
+_PAIRS = """
     WITH RECURSIVE pairs AS (
         (SELECT base_key, project_id FROM jobs WHERE status = 'queued' ORDER BY base_key, project_id LIMIT 1)
         UNION ALL
@@ -121,8 +130,11 @@ _QUEUES = sa.text("""
         WHERE status = 'queued' AND base_key = pairs.base_key AND project_id = pairs.project_id
         ORDER BY priority DESC, seq LIMIT 1
     ) AS head
+    JOIN projects ON projects.id = pairs.project_id
+    WHERE {within_quota}
     GROUP BY pairs.base_key
-""")
+"""
+_QUEUES = sa.text(_PAIRS.format(within_quota=_WITHIN_QUOTA))
 
 _CLAIM = """
     WITH RECURSIVE waiting AS (
@@ -139,6 +151,7 @@ _CLAIM = """
             SELECT id, priority, seq FROM jobs WHERE {queue} AND project_id = waiting.project_id {fitting}
             ORDER BY priority DESC, seq LIMIT 1 FOR UPDATE SKIP LOCKED
         ) AS head
+        WHERE {within_quota}
         ORDER BY
             projects.served_tokens * exp(-:decay * extract(epoch FROM now() - projects.served_at)),
             head.priority DESC,
@@ -156,15 +169,22 @@ _CLAIM = """
     FROM chosen WHERE jobs.id = chosen.id
     RETURNING jobs.id
 """
-_CLAIM_VALIDATING = sa.text(_CLAIM.format(queue="status = 'validating_files' AND lease_until IS NULL", fitting=""))
+_CLAIM_VALIDATING = sa.text(
+    _CLAIM.format(queue="status = 'validating_files' AND lease_until IS NULL", fitting="", within_quota="true")
+)
 _CLAIM_QUEUED = sa.text(
-    _CLAIM.format(queue="status = 'queued' AND base_key = :base_key", fitting="AND (NOT suspect OR :alone)")
+    _CLAIM.format(
+        queue="status = 'queued' AND base_key = :base_key",
+        fitting="AND (NOT suspect OR :alone)",
+        within_quota=_WITHIN_QUOTA,
+    )
 )
 
 
-def queues(session: Session) -> list[Queue]:
-    """The waiting jobs by base."""
-    return [Queue(base_key, float(waited)) for base_key, waited in session.execute(_QUEUES)]
+def queues(session: Session, *, running_jobs: int = 0) -> list[Queue]:
+    """The jobs that could start now, by base. running_jobs: how many a project may have running, 0 for any number."""
+    found = session.execute(_QUEUES, {"running_jobs": running_jobs})
+    return [Queue(base_key, float(waited)) for base_key, waited in found]
 
 
 def claim_validating(session: Session, *, worker_id: str, lease_seconds: float) -> Job | None:
@@ -172,12 +192,17 @@ def claim_validating(session: Session, *, worker_id: str, lease_seconds: float) 
     return _claim(session, _CLAIM_VALIDATING, states.VALIDATING, worker_id, lease_seconds, {})
 
 
-def claim_queued(session: Session, *, worker_id: str, lease_seconds: float, base_key: str, alone: bool) -> Job | None:
+def claim_queued(
+    session: Session, *, worker_id: str, lease_seconds: float, base_key: str, alone: bool, running_jobs: int = 0
+) -> Job | None:
     """Take the next job for `base_key` and say that it started, or where it goes on.
 
     alone: nothing else runs on this engine, so that a job suspected of crashing engines may be taken.
+    running_jobs: how many a project may have running, unless it has a quota of its own; 0 for any number.
     """
-    parameters = {"base_key": base_key, "alone": alone}
+    # One claim at a time, and a statement of its own: the next one sees what was claimed before it.
+    session.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIMING)))
+    parameters = {"base_key": base_key, "alone": alone, "running_jobs": running_jobs}
     job = _claim(session, _CLAIM_QUEUED, states.RUNNING, worker_id, lease_seconds, parameters)
     if job is not None:
         again = events.told(session, job.id, STARTED)

@@ -13,6 +13,7 @@ BAD_DATASET = "bad_dataset"
 BAD_SPEC = "bad_spec"
 BAD_ADAPTER = "bad_adapter"
 DIVERGED = "diverged"
+QUOTA_EXCEEDED = "quota_exceeded"
 # What machines cause.
 OUT_OF_MEMORY = "out_of_memory"
 WORKER_LOST = "worker_lost"
@@ -44,6 +45,9 @@ TABLE = {
     BAD_SPEC: Failure("invalid_hyperparameters", "The hyperparameters do not fit this base model.", 1),
     BAD_ADAPTER: Failure("invalid_model", "The model to train on from does not fit its base model.", 1),
     DIVERGED: Failure("training_diverged", "The loss became infinite or not a number; lower the learning rate.", 1),
+    QUOTA_EXCEEDED: Failure(
+        "insufficient_quota", "The project's training tokens for this month do not cover this job.", 1
+    ),
     OUT_OF_MEMORY: Failure("out_of_memory", "The job needs more memory than its device has.", 2),
     WORKER_LOST: Failure("worker_lost", "The workers training this job were lost repeatedly.", 3, True),
     ENGINE_CRASHED: Failure("engine_crashed", "Training this job crashed the engine repeatedly.", 3, True),

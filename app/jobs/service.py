@@ -13,7 +13,7 @@ from app.db import Session
 from app.events import service as events
 from app.events.tables import Event
 from app.files import service as files
-from app.jobs import hyperparameters, schemas, states, transitions
+from app.jobs import hyperparameters, quotas, schemas, states, transitions
 from app.jobs.errors import (
     CheckpointNotFound,
     IntegrationNotConfigured,
@@ -38,13 +38,16 @@ FINE_TUNE = "fine-tune"
 
 
 def create(session: Session, caller: Caller, body: JobRequest, *, catalog: Catalog, settings: Settings) -> Job:
-    """Check what can be known now, and write the job and its first events. Raises the BadRequest that fits."""
+    """Check what can be known now, and write the job and its first events. Raises the BadRequest that fits, and
+    TooManyJobs and QuotaExceeded.
+    """
     _check_offered(body, settings)
     start = models.trainable(session, caller.project_id, body.model, catalog=catalog, models_dir=settings.models_dir)
     _check_file(session, caller.project_id, body.training_file, "training_file")
     if body.validation_file is not None:
         _check_file(session, caller.project_id, body.validation_file, "validation_file")
     asked = _hyperparameters(session, body, start)
+    quotas.admit(session, caller.project_id, settings)
     job = _new_job(session, caller.project_id, body, start, asked)
     events.append(session, job.id, f"Created fine-tuning job: {job.id}")
     beside = f" and validation file: {body.validation_file}" if body.validation_file else ""

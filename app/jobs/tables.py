@@ -35,6 +35,8 @@ class Job(Base):
             "seq",
             postgresql_where=sa.text("status = 'validating_files' AND lease_until IS NULL"),
         ),
+        sa.Index("ix_jobs_live", "project_id", "status", postgresql_where=sa.text("finished_at IS NULL")),
+        sa.Index("ix_jobs_finished", "project_id", "finished_at", postgresql_where=sa.text("finished_at IS NOT NULL")),
         sa.Index("ix_jobs_leased", "lease_until", postgresql_where=sa.text("lease_until IS NOT NULL")),
     )
 
@@ -79,12 +81,13 @@ class Job(Base):
     prepared_key: Mapped[str | None]  # prefix of the prepared training data in the object store
     validation_key: Mapped[str | None]  # and of the prepared validation data
     total_steps: Mapped[int | None]
+    planned_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)  # what training will take, once prepared
     furthest_step: Mapped[int] = mapped_column(server_default="0")
     resume_prefix: Mapped[str | None]  # prefix of the last resume state in the object store
     resume_step: Mapped[int] = mapped_column(server_default="0")
 
     # What came of it.
     fine_tuned_model: Mapped[str | None]
-    trained_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)
+    trained_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)  # so far; on the wire once succeeded
     result_file: Mapped[str | None]
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # {code, message, param}

@@ -440,6 +440,7 @@ def test_runs_beyond_the_bound_are_refused_and_nothing_else_waits(grading: Live,
             assert asked.acquire(timeout=30)
         refused = run(grading, CHECK)
         assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["code"] == "rate_limit_exceeded"
         assert grading.http.get("/v1/models").status_code == 200
         stranger = grading.stranger.post(

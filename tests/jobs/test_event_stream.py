@@ -135,6 +135,7 @@ def test_streams_of_one_key_are_limited(live: Live) -> None:
             assert all(next(stream) for stream in told)
             with opened(http, live.job) as refused:
                 assert refused.status_code == 429
+                assert refused.headers["retry-after"] == "1"
                 assert json.loads(refused.read())["error"]["code"] == "rate_limit_exceeded"
         deadline = time.monotonic() + 20
         while (status := _status(http, live.job)) == 429:

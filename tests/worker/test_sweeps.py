@@ -182,7 +182,7 @@ def add_file(project: str, store: Store) -> File:
     with db.transaction() as session:
         return files.add(
             session, file_id=file_id, project_id=project, purpose="fine-tune", filename="a.jsonl", size=2,
-            sha256="0" * 64, expires_after=None,
+            sha256="0" * 64, expires_after=None, settings=Settings(),
         )  # fmt: skip
 
 
