@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from worker_bench import Bench, lines
 
 from app import db
+from app.auth.tables import Project
 from app.files.tables import File
+from app.jobs import quotas, states
 from app.jobs import service as jobs
-from app.jobs import states
 from app.jobs.tables import Job
 from app.models.tables import Checkpoint, TunedModel
 from app.queue import GPU, Bell
@@ -45,6 +46,7 @@ def test_a_job_goes_the_whole_way(bench: Bench) -> None:
 
     assert job.total_steps == job.furthest_step == 8
     assert job.trained_tokens
+    assert job.trained_tokens == job.planned_tokens
     assert job.resolved is not None
     assert job.resolved["n_epochs"] == 2
     assert job.first_step_at is not None
@@ -208,6 +210,31 @@ def test_a_cancelled_job_stops_and_publishes_nothing_more(bench: Bench) -> None:
     while trainer.running:
         assert time.monotonic() < deadline, "a job that is over still holds a slot"
         time.sleep(0.02)
+
+
+def test_a_cancelled_jobs_tokens_are_counted(bench: Bench) -> None:
+    bench.start("cpu", "gpu")
+    job_id = bench.create(lines(40), n_epochs=50)
+    bench.wait(job_id, lambda job: (job.trained_tokens or 0) > 0)
+    with db.transaction() as session:
+        jobs.cancel(session, bench.caller.project_id, job_id)
+        job = session.get_one(Job, job_id)
+        assert job.trained_tokens is not None
+        assert job.planned_tokens is not None
+        assert 0 < job.trained_tokens < job.planned_tokens
+        assert quotas.tokens_this_month(session, job.project_id) == job.trained_tokens
+
+
+def test_a_job_whose_tokens_the_month_does_not_have_fails_before_it_trains(bench: Bench) -> None:
+    with db.transaction() as session:
+        session.execute(sa.update(Project).values(quota_monthly_tokens=100))
+    bench.start("cpu")
+    job_id = bench.create(lines(40))
+    job = bench.wait(job_id, states.FAILED)
+    assert job.error is not None
+    assert job.error["code"] == "insufficient_quota"
+    assert "100" in job.error["message"]
+    assert (job.planned_tokens, job.trained_tokens) == (None, None)
 
 
 def test_a_paused_job_goes_on_where_it_was(bench: Bench) -> None:
