@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import db, storage
+from app.admin.routes import router as admin
 from app.auth.deps import KeyCache, check_guarded
 from app.auth.rates import RateLimits
 from app.config import Settings
@@ -47,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.feed = Feed(poll_seconds=settings.stream_poll_seconds, streams_per_key=settings.streams_per_key)
     errors.install(app)
     app.add_middleware(RequestMiddleware)
-    for router in (health.router, files, graders, jobs, checkpoints, models):
+    for router in (health.router, files, graders, jobs, checkpoints, models, admin):
         app.include_router(router)
     openapi.install(app, PUBLIC_PATHS)
     check_guarded(app, PUBLIC_PATHS)

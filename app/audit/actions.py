@@ -19,3 +19,4 @@ class Action(StrEnum):
     PROJECT_CREATED = "project.created"
     PROJECT_UPDATED = "project.updated"
     PROJECT_ARCHIVED = "project.archived"
+    LIMITS_UPDATED = "project.limits.updated"

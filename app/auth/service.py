@@ -83,7 +83,7 @@ def issue(
     lifetime: timedelta | None = None,
 ) -> Issued:
     """A new key of a project or, without one, of the organisation. Raises InvalidName, InvalidScopes, InvalidExpiry."""
-    _check_name(name, empty=True)
+    check_name(name, empty=True)
     _check_scopes(scopes, admin=project_id is None)
     public, value = key_format.mint(key_format.ADMIN_PREFIX if project_id is None else key_format.PROJECT_PREFIX)
     row = ApiKey(
@@ -139,6 +139,27 @@ def get_key(session: Session, organization_id: str | None, key_id: str) -> ApiKe
     return key
 
 
+def scopes_named(names: Collection[str]) -> frozenset[Scope]:
+    """The scopes of a project's key by their names; all of them for none. Raises InvalidScopes."""
+    if not names:
+        return PROJECT_SCOPES
+    if not set(names) <= PROJECT_SCOPES:
+        raise InvalidScopes(f"A project's key may have these scopes: {', '.join(sorted(PROJECT_SCOPES))}.")
+    return frozenset(map(Scope, names))
+
+
+def change(
+    session: Session, key: ApiKey, *, scopes: Collection[Scope] | None = None, lifetime: timedelta | None = None
+) -> None:
+    """Change what a project's key may do, and how long from now on it lives; None leaves it. Raises InvalidExpiry."""
+    if scopes is not None:
+        key.scopes = sorted(scopes)
+    if lifetime is not None:
+        key.expires_at = _from_now(lifetime)
+    session.flush()
+    session.refresh(key)
+
+
 def all_keys(session: Session) -> list[tuple[ApiKey, str, str | None]]:
     """Every key that was not revoked, newest first, with its organisation's slug and its project's name."""
     query = (
@@ -185,7 +206,7 @@ def open_organization(session: Session, slug: str) -> str:
 
 def open_project(session: Session, organization_id: str, name: str) -> str:
     """The id of a project, which is made if it is not there. Raises InvalidName, also if it is archived."""
-    _check_name(name)
+    check_name(name)
     new = insert(Project).values(id=ids.new("proj_"), organization_id=organization_id, name=name)
     session.execute(new.on_conflict_do_nothing(index_elements=["organization_id", "name"]))
     query = sa.select(Project).where(Project.organization_id == organization_id, Project.name == name)
@@ -211,7 +232,8 @@ def _from_now(lifetime: timedelta) -> sa.ColumnElement[datetime]:
     return sa.func.now() + lifetime
 
 
-def _check_name(name: str, *, empty: bool = False) -> None:
+def check_name(name: str, *, empty: bool = False) -> None:
+    """Raise InvalidName for a name that could not be shown in a line of its own."""
     if len(name) > MOST_NAME or not name.isprintable() or (name != name.strip()) or (not name and not empty):
         raise InvalidName
 

@@ -37,6 +37,28 @@ def after(request: Request) -> str | None:
 documented(after, parameters=(query("after", "The id after which the page begins.", type="string"),))
 
 
+def before(request: Request) -> str | None:
+    """The id before which a page ends."""
+    return request.query_params.get("before") or None
+
+
+documented(before, parameters=(query("before", "The id before which the page ends.", type="string"),))
+
+
+def flag(name: str, description: str) -> Callable[[Request], bool]:
+    """A dependency for a parameter that is true or false, and false if it is not there."""
+
+    def parse(request: Request) -> bool:
+        text = request.query_params.get(name, "false")
+        if text not in ("true", "false"):
+            raise InvalidPage(f"'{name}' must be 'true' or 'false'.", param=name)
+        return text == "true"
+
+    return documented(
+        parse, parameters=(query(name, description, type="boolean", default=False),), errors=(InvalidPage,)
+    )
+
+
 def _order(oldest_first: str, newest_first: str) -> Callable[[Request], bool]:
     def parse(request: Request) -> bool:
         order = request.query_params.get("order", newest_first)
@@ -54,16 +76,5 @@ ascending = _order("asc", "desc")
 spelled_out_order = _order("ascending", "descending")  # as checkpoint permissions have it
 
 
-def streamed(request: Request) -> bool:
-    """Whether `stream` asks for events as they come instead of a page."""
-    text = request.query_params.get("stream", "false")
-    if text not in ("true", "false"):
-        raise InvalidPage("'stream' must be 'true' or 'false'.", param="stream")
-    return text == "true"
-
-
-documented(
-    streamed,
-    parameters=(query("stream", "Send events as they come.", type="boolean", default=False),),
-    errors=(InvalidPage,),
-)
+# A dependency for `stream`: whether events are wanted as they come instead of a page.
+streamed = flag("stream", "Send events as they come.")

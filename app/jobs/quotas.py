@@ -21,7 +21,7 @@ def admit(session: Session, project_id: str, settings: Settings) -> None:
     """Let one more job of the project in. Raises TooManyJobs, QuotaExceeded."""
     held = quotas.held(session, project_id, settings, "quota_waiting_jobs", "quota_monthly_tokens")
     if held.quota_waiting_jobs:
-        waiting, running = _counts(session, project_id)
+        waiting, running = counts(session, project_id)
         if waiting >= held.quota_waiting_jobs:
             raise TooManyJobs(held.quota_waiting_jobs, waiting, running)
     if held.quota_monthly_tokens and tokens_this_month(session, project_id) >= held.quota_monthly_tokens:
@@ -48,7 +48,7 @@ def tokens_this_month(session: Session, project_id: str) -> int:
     return int((session.scalar(trained) or 0) + (session.scalar(planned) or 0))
 
 
-def _counts(session: Session, project_id: str) -> tuple[int, int]:
+def counts(session: Session, project_id: str) -> tuple[int, int]:
     """How many of the project's jobs wait, and how many run."""
     runs = Job.status.in_((states.RUNNING, states.PAUSING))
     counts = sa.select(sa.func.count().filter(~runs), sa.func.count().filter(runs))

@@ -86,7 +86,9 @@ def _cursor(session: Session, model_id: str, permission_id: str) -> int:
 
 def _check_projects(session: Session, organization_id: str, project_ids: list[str]) -> None:
     plain = [project_id for project_id in project_ids if ids.is_plain(project_id)]
-    query = sa.select(Project.id).where(Project.organization_id == organization_id, Project.id.in_(plain))
+    query = sa.select(Project.id).where(
+        Project.organization_id == organization_id, Project.id.in_(plain), Project.archived_at.is_(None)
+    )
     known = set(session.scalars(query))
     for project_id in project_ids:
         if project_id not in known:
