@@ -1,11 +1,12 @@
 """Every environment variable the service reads, typed, with its unit and default. Nobody else reads the environment."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -93,6 +94,20 @@ class Settings(BaseSettings):
     python_grader_disk_bytes: int = Field(default=256 * MIB, ge=MIB)  # of its temporary folder, which lies in memory
     python_grader_processes: int = Field(default=1, ge=1)  # processes and threads at once
 
+    # Secrets at rest, and requests to URLs that tenants give (docs/webhooks.md).
+    secret_keys: SecretStr = SecretStr("")  # base64 of 32 bytes each, the newest first, commas between
+    webhook_ports: frozenset[int] = frozenset({443})  # JSON list: the ports of https URLs
+    webhook_networks: tuple[IPvAnyNetwork, ...] = ()  # JSON list: networks that are not public, yet may be sent to
+    webhook_authorities: Path | None = None  # certificates to trust, in PEM; None: the system's
+    webhook_loopback_http: bool = False  # also http:// to this machine; only where `host` is a loopback address
+    webhook_seconds: float = Field(default=15.0, gt=0)  # one request, from the look-up to the end of the answer
+
+    @model_validator(mode="after")
+    def _loopback_stays_at_home(self) -> "Settings":
+        if self.webhook_loopback_http and not is_loopback(self.host):
+            raise ValueError("webhook_loopback_http needs a host that only this machine can reach")
+        return self
+
     @property
     def wandb_is_offline(self) -> bool:
         return self.wandb_api_key is None and self.wandb_base_url is None
@@ -101,6 +116,14 @@ class Settings(BaseSettings):
     def wandb_is_offered(self) -> bool:
         """Whether jobs may ask for the `wandb` integration."""
         return self.wandb_offline or not self.wandb_is_offline
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address that is listened on."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def environment(changes: Mapping[str, object]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The data directory of `tunesmith up`, and who holds it.
 
-<data-dir>/ postgres/ redis/ objects/ scratch/ models/ wandb/ logs/<child>.log api-key lock
+<data-dir>/ postgres/ redis/ objects/ scratch/ models/ wandb/ logs/<child>.log api-key secret-keys lock
 """
 
 import fcntl
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from app import secrets
 from app.embedded.identity import open_the_way
 
 
@@ -39,6 +40,14 @@ def locked(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def secret_keys(data_dir: Path) -> str:
+    """The keys that secrets are kept under, as the settings take them; one is made where there is none."""
+    path = data_dir / "secret-keys"
+    if not path.exists():
+        write_private(path, f"{secrets.new_key()}\n")
+    return ",".join(path.read_text("utf-8").split())
 
 
 def write_private(path: Path, text: str) -> None:

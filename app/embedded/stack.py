@@ -1,6 +1,5 @@
 """What `tunesmith up` runs: Postgres, Redis, the API and both workers, in this order."""
 
-import ipaddress
 import socket
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app import config
+from app.embedded.data_directory import secret_keys
 from app.embedded.postgres import Postgres
 from app.embedded.process import Lifeline, Process
 from app.embedded.redis import Redis
@@ -103,9 +103,11 @@ class Stack:
             "scratch_dir": self.data_dir / "scratch",
             "wandb_dir": self.data_dir / "wandb",
             "wandb_offline": True,
+            "secret_keys": secret_keys(self.data_dir),
         }
-        if is_loopback(self.settings.host):
+        if config.is_loopback(self.settings.host):
             defaults |= dict.fromkeys(LIMITS, 0)
+            defaults["webhook_loopback_http"] = True
         defaults = {name: value for name, value in defaults.items() if name not in self.settings.model_fields_set}
         return defaults | {"database_url": self.postgres.url, "redis_url": self.redis.url}
 
@@ -177,14 +179,6 @@ def _trouble(url: str) -> str:
             return f"the API is not ready: {error.read().decode(errors='replace')}"
     except OSError as error:
         return f"the API does not answer ({error})"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address that is listened on."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _for_url(host: str) -> str:
