@@ -81,7 +81,9 @@ def test_without_keys_nothing_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", ["short", base64.b64encode(b"x" * 31).decode(), f"{OLD},%%%", base64.b64encode(b"x" * 33).decode()]
+    "keys",
+    ["short", base64.b64encode(b"x" * 31).decode(), f"{OLD},%%%", base64.b64encode(b"x" * 33).decode()],
+    ids=["short", "31 bytes", "second is not base64", "33 bytes"],
 )
 def test_what_is_no_key_is_refused_at_the_start(keys: str) -> None:
     with pytest.raises(ValueError, match="secret key"):
