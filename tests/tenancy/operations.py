@@ -70,19 +70,16 @@ def revoke(world: World, tenant: Tenant, pick: int) -> httpx.Response:
     return world.send(tenant, "DELETE", path)
 
 
-def paused(world: World, tenant: Tenant) -> str:
+def paused_job(world: World, tenant: Tenant) -> str:
     job_id = new_job(world, tenant)
     tenant.live.move(job_id, "paused")
     return job_id
 
 
-def moved(status: str, change: str) -> Operation:
-    def operation(world: World, tenant: Tenant, pick: int) -> httpx.Response:
-        job_id = new_job(world, tenant)
-        tenant.live.move(job_id, status)
-        return world.send(tenant, "POST", f"{JOBS}/{job_id}/{change}")
-
-    return operation
+def queued_job(world: World, tenant: Tenant) -> str:
+    job_id = new_job(world, tenant)
+    tenant.live.move(job_id, "queued")
+    return job_id
 
 
 def list_jobs(world: World, tenant: Tenant, pick: int) -> httpx.Response:
@@ -185,8 +182,8 @@ FOR_TENANTS: dict[str, Operation] = {
     "GET /v1/fine_tuning/jobs": list_jobs,
     "GET /v1/fine_tuning/jobs/{job_id}": get(JOBS + "/{}", finished_job),
     "POST /v1/fine_tuning/jobs/{job_id}/cancel": change("POST", JOBS + "/{}/cancel", new_job),
-    "POST /v1/fine_tuning/jobs/{job_id}/pause": moved("queued", "pause"),
-    "POST /v1/fine_tuning/jobs/{job_id}/resume": moved("paused", "resume"),
+    "POST /v1/fine_tuning/jobs/{job_id}/pause": change("POST", JOBS + "/{}/pause", queued_job),
+    "POST /v1/fine_tuning/jobs/{job_id}/resume": change("POST", JOBS + "/{}/resume", paused_job),
     "GET /v1/fine_tuning/jobs/{job_id}/events": list_events,
     "GET /v1/fine_tuning/jobs/{job_id}/checkpoints": get(JOBS + "/{}/checkpoints", finished_job),
     "GET /v1/fine_tuning/jobs/{job_id}/adapter": get(JOBS + "/{}/adapter", finished_job),
@@ -236,6 +233,26 @@ BODIES: dict[str, Any] = {
     "POST /v1/organization/projects/{project_id}/limits": {"quota_running_jobs": 1},
     "POST /v1/organization/projects/{project_id}/api_keys": {"name": "stolen"},
     "POST /v1/organization/projects/{project_id}/api_keys/{key_id}": {"scopes": []},
+}
+# Jobs with which these would succeed, were they one's own.
+READY: dict[str, Callable[[World, Any], str]] = {
+    "POST /v1/fine_tuning/jobs/{job_id}/cancel": new_job,
+    "POST /v1/fine_tuning/jobs/{job_id}/pause": queued_job,
+    "POST /v1/fine_tuning/jobs/{job_id}/resume": paused_job,
+}
+# How the ids begin that `after` takes.
+CURSORS = {
+    "GET /v1/files": "file-",
+    "GET /v1/fine_tuning/jobs": "ftjob-",
+    "GET /v1/fine_tuning/jobs/{job_id}/events": "ftevent-",
+    "GET /v1/fine_tuning/jobs/{job_id}/checkpoints": "ftckpt_",
+    "GET /v1/fine_tuning/checkpoints/{model}/permissions": "cp_",
+}
+ADMIN_CURSORS = {
+    "GET /v1/organization/projects": "proj_",
+    "GET /v1/organization/projects/{project_id}/api_keys": "key_",
+    "GET /v1/organization/admin_api_keys": "key_",
+    "GET /v1/organization/audit_logs": "audit_log-",
 }
 # How the ids begin that a path parameter takes.
 PREFIXES = {

@@ -21,7 +21,16 @@ from starlette.testclient import TestClient
 from app.config import Settings
 from app.main import create_app
 from tests.tenancy import operations
-from tests.tenancy.operations import BODIES, FOR_ADMINS, FOR_TENANTS, JOBS, PREFIXES
+from tests.tenancy.operations import (
+    ADMIN_CURSORS,
+    BODIES,
+    CURSORS,
+    FOR_ADMINS,
+    FOR_TENANTS,
+    JOBS,
+    PREFIXES,
+    READY,
+)
 from tests.tenancy.world import Principal, Tenant, World
 
 PICK = strategies.integers(0, 1000)
@@ -29,7 +38,6 @@ TWO = strategies.permutations([0, 1, 2]).map(lambda order: order[:2])
 UNSTABLE = {"x-request-id", "openai-processing-ms", "openai-organization"}
 WITH_IDS = [name for name in FOR_TENANTS if "{" in name]
 ADMIN_WITH_IDS = [name for name in FOR_ADMINS if "{" in name]
-READABLE = [name for name in FOR_TENANTS if name.startswith("GET")]
 
 
 def like(known: str) -> str:
@@ -81,18 +89,28 @@ class Neighbours(RuleBasedStateMachine):
     def try_to_govern(self, who: int, name: str, pick: int) -> None:
         self._try_path(self.world.admins[who], self.world.admins[1 - who], name, pick)
 
-    @rule(two=TWO, name=strategies.sampled_from(READABLE), pick=PICK)
+    @rule(two=TWO, name=strategies.sampled_from(sorted(CURSORS)), pick=PICK)
     def try_a_cursor(self, two: list[int], name: str, pick: int) -> None:
         thief, owner = (self.world.tenants[n] for n in two)
-        path = self._filled(name.split(" ")[1], thief, pick)
-        foreign = owner.some(("file-", "ftjob-", "ftckpt_", "cp_", "ftevent-")[pick % 5], pick)
-        if path is not None and foreign is not None:
-            unknown = like(foreign)
-            tries = [
-                self.world.send(thief, "GET", path, params={"after": known}, said=[known])
-                for known in (foreign, unknown)
-            ]
-            assert essence(tries[0], foreign) == essence(tries[1], unknown)
+        self._try_cursor(thief, owner, name, CURSORS[name], pick)
+
+    @rule(who=strategies.integers(0, 1), name=strategies.sampled_from(sorted(ADMIN_CURSORS)), pick=PICK)
+    def try_a_cursor_to_govern(self, who: int, name: str, pick: int) -> None:
+        self._try_cursor(self.world.admins[who], self.world.admins[1 - who], name, ADMIN_CURSORS[name], pick)
+
+    @rule(two=TWO, pick=PICK)
+    def try_to_go_on_with_a_stream(self, two: list[int], pick: int) -> None:
+        thief, owner = (self.world.tenants[n] for n in two)
+        foreign = owner.some("ftevent-", pick)
+        if foreign is None:
+            return
+        path, unknown = f"{JOBS}/{operations.finished_job(self.world, thief)}/events?stream=true", like(foreign)
+        tries = [
+            self.world.send(thief, "GET", path, headers={"Last-Event-ID": known}, said=[known])
+            for known in (foreign, unknown)
+        ]
+        assert tries[0].status_code == 400
+        assert essence(tries[0], foreign) == essence(tries[1], unknown)
 
     @rule(two=TWO, pick=PICK)
     def try_a_body(self, two: list[int], pick: int) -> None:
@@ -134,6 +152,9 @@ class Neighbours(RuleBasedStateMachine):
         parameters = re.findall(r"\{(\w+)\}", path)
         foreign, unknown = {}, {}
         for number, parameter in enumerate(parameters):
+            if number == 0 and name in READY:
+                READY[name](self.world, owner)
+                pick = -1
             mine = own_first and number == 0 and len(parameters) > 1
             known = (thief if mine else owner).some(PREFIXES[parameter], pick)
             if known is None:
@@ -147,6 +168,17 @@ class Neighbours(RuleBasedStateMachine):
         assert tries[0].status_code == 404, (name, tries[0].text)
         assert essence(tries[0], *foreign.values()) == essence(tries[1], *unknown.values())
         assert self._view(owner) == before, f"{name} changed what is {owner.name}'s"
+
+    def _try_cursor(self, thief: Principal, owner: Principal, name: str, prefix: str, pick: int) -> None:
+        path, foreign = self._filled(name.split(" ")[1], thief, pick), owner.some(prefix, pick)
+        if path is None or foreign is None:
+            return
+        unknown = like(foreign)
+        tries = [
+            self.world.send(thief, "GET", path, params={"after": known}, said=[known]) for known in (foreign, unknown)
+        ]
+        assert tries[0].status_code in {400, 404}
+        assert essence(tries[0], foreign) == essence(tries[1], unknown)
 
     def _view(self, owner: Principal) -> list[str]:
         paths = ["/v1/files", f"{JOBS}?limit=100", "/v1/models"]
@@ -183,21 +215,32 @@ def world(scratch_database: sa.Engine, tmp_path: Path) -> Iterator[type[Neighbou
         yield Here
 
 
-def test_everybody_uses_everything(world: type[Neighbours]) -> None:
+def use_everything(machine: Neighbours) -> None:
     """Each route once by each principal, in the order of the table, so that none is left out by chance."""
-    machine = world()
     for name, operation in FOR_TENANTS.items():
         for tenant in machine.world.tenants:
             assert operation(machine.world, tenant, 1).is_success, name
     for name, operation in FOR_ADMINS.items():
         for admin in machine.world.admins:
             assert operation(machine.world, admin, 1).is_success, name
-    for name in WITH_IDS:
-        for own_first in (False, True):
-            machine.try_a_path(two=[0, 1], name=name, pick=1, own_first=own_first)
-            machine.try_a_path(two=[2, 0], name=name, pick=1, own_first=own_first)
+
+
+def test_whoever_has_used_everything_can_use_nothing_of_anybody_else(world: type[Neighbours]) -> None:
+    machine = world()
+    use_everything(machine)
+    for two in ([0, 1], [2, 0]):
+        for name in WITH_IDS:
+            machine.try_a_path(two=two, name=name, pick=1, own_first=False)
+            machine.try_a_path(two=two, name=name, pick=1, own_first=True)
+        for name in CURSORS:
+            machine.try_a_cursor(two=two, name=name, pick=-1)
+        for pick in range(3):
+            machine.try_a_body(two=two, pick=pick)
+        machine.try_to_go_on_with_a_stream(two=two, pick=1)
     for name in ADMIN_WITH_IDS:
         machine.try_to_govern(who=0, name=name, pick=1)
+    for name in ADMIN_CURSORS:
+        machine.try_a_cursor_to_govern(who=1, name=name, pick=-1)
 
 
 def test_nobody_sees_a_trace_of_anybody_else(world: type[Neighbours]) -> None:
