@@ -240,19 +240,19 @@ READY: dict[str, Callable[[World, Any], str]] = {
     "POST /v1/fine_tuning/jobs/{job_id}/pause": queued_job,
     "POST /v1/fine_tuning/jobs/{job_id}/resume": paused_job,
 }
-# How the ids begin that `after` takes.
-CURSORS = {
-    "GET /v1/files": "file-",
-    "GET /v1/fine_tuning/jobs": "ftjob-",
-    "GET /v1/fine_tuning/jobs/{job_id}/events": "ftevent-",
-    "GET /v1/fine_tuning/jobs/{job_id}/checkpoints": "ftckpt_",
-    "GET /v1/fine_tuning/checkpoints/{model}/permissions": "cp_",
+# How the ids begin that `after` takes, and what makes a list of one's own to use it on.
+CURSORS: dict[str, tuple[str, Callable[[World, Any], str] | None]] = {
+    "GET /v1/files": ("file-", None),
+    "GET /v1/fine_tuning/jobs": ("ftjob-", None),
+    "GET /v1/fine_tuning/jobs/{job_id}/events": ("ftevent-", finished_job),
+    "GET /v1/fine_tuning/jobs/{job_id}/checkpoints": ("ftckpt_", finished_job),
+    "GET /v1/fine_tuning/checkpoints/{model}/permissions": ("cp_", new_model),
 }
-ADMIN_CURSORS = {
-    "GET /v1/organization/projects": "proj_",
-    "GET /v1/organization/projects/{project_id}/api_keys": "key_",
-    "GET /v1/organization/admin_api_keys": "key_",
-    "GET /v1/organization/audit_logs": "audit_log-",
+ADMIN_CURSORS: dict[str, tuple[str, Callable[[World, Any], str] | None]] = {
+    "GET /v1/organization/projects": ("proj_", None),
+    "GET /v1/organization/projects/{project_id}/api_keys": ("key_", new_project_id),
+    "GET /v1/organization/admin_api_keys": ("key_", None),
+    "GET /v1/organization/audit_logs": ("audit_log-", None),
 }
 # How the ids begin that a path parameter takes.
 PREFIXES = {

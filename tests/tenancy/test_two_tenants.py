@@ -7,8 +7,9 @@ or a cursor, answers exactly as an id that was never given out, and changes noth
 import re
 import secrets
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,6 +34,7 @@ from tests.tenancy.operations import (
 )
 from tests.tenancy.world import Principal, Tenant, World
 
+Maker = Callable[[World, Any], str]
 PICK = strategies.integers(0, 1000)
 TWO = strategies.permutations([0, 1, 2]).map(lambda order: order[:2])
 UNSTABLE = {"x-request-id", "openai-processing-ms", "openai-organization"}
@@ -92,11 +94,12 @@ class Neighbours(RuleBasedStateMachine):
     @rule(two=TWO, name=strategies.sampled_from(sorted(CURSORS)), pick=PICK)
     def try_a_cursor(self, two: list[int], name: str, pick: int) -> None:
         thief, owner = (self.world.tenants[n] for n in two)
-        self._try_cursor(thief, owner, name, CURSORS[name], pick)
+        self._try_cursor(thief, owner, name, *CURSORS[name], pick)
 
     @rule(who=strategies.integers(0, 1), name=strategies.sampled_from(sorted(ADMIN_CURSORS)), pick=PICK)
     def try_a_cursor_to_govern(self, who: int, name: str, pick: int) -> None:
-        self._try_cursor(self.world.admins[who], self.world.admins[1 - who], name, ADMIN_CURSORS[name], pick)
+        thief, owner = self.world.admins[who], self.world.admins[1 - who]
+        self._try_cursor(thief, owner, name, *ADMIN_CURSORS[name], pick)
 
     @rule(two=TWO, pick=PICK)
     def try_to_go_on_with_a_stream(self, two: list[int], pick: int) -> None:
@@ -169,10 +172,16 @@ class Neighbours(RuleBasedStateMachine):
         assert essence(tries[0], *foreign.values()) == essence(tries[1], *unknown.values())
         assert self._view(owner) == before, f"{name} changed what is {owner.name}'s"
 
-    def _try_cursor(self, thief: Principal, owner: Principal, name: str, prefix: str, pick: int) -> None:
-        path, foreign = self._filled(name.split(" ")[1], thief, pick), owner.some(prefix, pick)
-        if path is None or foreign is None:
+    def _try_cursor(
+        self, thief: Principal, owner: Principal, name: str, prefix: str, make: Maker | None, pick: int
+    ) -> None:
+        foreign = owner.some(prefix, pick)
+        if foreign is None:
             return
+        path = name.split(" ")[1]
+        if make is not None:
+            path = re.sub(r"\{\w+\}", make(self.world, thief), path)
+        assert self.world.send(thief, "GET", path).is_success
         unknown = like(foreign)
         tries = [
             self.world.send(thief, "GET", path, params={"after": known}, said=[known]) for known in (foreign, unknown)
@@ -185,11 +194,6 @@ class Neighbours(RuleBasedStateMachine):
         if not isinstance(owner, Tenant):
             paths = ["/v1/organization/projects?limit=100", "/v1/organization/admin_api_keys?limit=100"]
         return [re.sub(r'"last_used_at":\w+', "", self.world.send(owner, "GET", path).text) for path in paths]
-
-    def _filled(self, path: str, who: Principal, pick: int) -> str | None:
-        """A path with the caller's own ids in it."""
-        own = {name: who.some(PREFIXES[name], pick) for name in re.findall(r"\{(\w+)\}", path)}
-        return None if None in own.values() else path.format(**own)
 
 
 @pytest.fixture
