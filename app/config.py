@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 MOST_BIGINT = 2**63 - 1
 MOST_JOBS = 2**31 - 1
-MOST_REQUESTS_PER_MINUTE = 100_000  # each is remembered for a minute
+MOST_REQUESTS_PER_MINUTE = 200_000  # each is remembered for a minute
 PACKAGED_CATALOG = Path(__file__).parent.parent / "catalog" / "base_models.yaml"
 
 
