@@ -101,16 +101,15 @@ def check_guarded(app: FastAPI, public: frozenset[str]) -> None:
             raise RuntimeError(f"{path} must ask for one scope with `requires`, or stand on the public list")
 
 
-def still_works(request: Request) -> Callable[[], bool]:
-    """Whether the key of a long request has not been revoked meanwhile; asked again and again."""
+def still_works(request: Request, scope: Scope) -> Callable[[], bool]:
+    """Whether the key of a long request still has its scope, and was not revoked; asked again and again."""
     keys, key = request.app.state.keys, _presented(request)
 
     def look() -> bool:
         try:
-            keys.caller(key)
+            return scope in keys.caller(key).scopes
         except Unauthorized:
             return False
-        return True
 
     return look
 

@@ -154,7 +154,14 @@ def test_a_silent_stream_says_that_it_lives(live: Live, monkeypatch: pytest.Monk
         assert next(line for line in reply.iter_lines() if line.startswith(":")) == ": still here"
 
 
-def test_a_revoked_key_ends_its_streams(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"revoked_at": sa.func.now()}, {"expires_at": sa.func.now()}, {"scopes": ["files:read"]}],
+    ids=["revoked", "expired", "without the scope"],
+)
+def test_a_key_that_no_longer_may_ends_its_streams(
+    live: Live, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
     monkeypatch.setattr(event_stream, "PING_SECONDS", 0.05)
     monkeypatch.setattr(KeyCache, "SECONDS", 0.0)
     with db.transaction() as session:
@@ -165,5 +172,5 @@ def test_a_revoked_key_ends_its_streams(live: Live, monkeypatch: pytest.MonkeyPa
             next(lines)
             with db.transaction() as session:
                 mine = ApiKey.public_id == key.split("_")[1]
-                session.execute(sa.update(ApiKey).where(mine).values(revoked_at=sa.func.now()))
+                session.execute(sa.update(ApiKey).where(mine).values(change))
             assert "[DONE]" not in "".join(lines)
