@@ -25,6 +25,7 @@ from app.auth.errors import InvalidKey, MismatchedOrganization, MismatchedProjec
 from app.auth.scopes import Scope
 from app.auth.service import Admin, Caller
 from app.errors import Unauthorized
+from app.http.openapi import Documentation
 from app.http.routing import all_routes
 
 __all__ = ["Caller", "CurrentAdmin", "KeyCache", "check_guarded", "requires", "scopes_of", "still_works"]
@@ -62,6 +63,10 @@ class Door:
     """Lets in whoever has one scope, as often as their key may ask. Raises Unauthorized, RateLimited, MissingScope."""
 
     scope: Scope
+
+    @property
+    def openapi_documentation(self) -> Documentation:
+        return Documentation(errors=(MissingKey, RateLimited, MissingScope), scope=self.scope)
 
     def __call__(self, request: Request) -> Caller | Admin:
         caller = request.app.state.keys.caller(_presented(request))

@@ -53,6 +53,7 @@ class Documentation:
     body: type[BaseModel] | None = None
     parameters: tuple[Json, ...] = ()  # OpenAPI parameter objects
     errors: tuple[type[AppError], ...] = ()
+    scope: str | None = None  # what the caller's key must be allowed
 
 
 def documented(
@@ -129,6 +130,8 @@ def _complete(operation: Json, route: APIRoute, schemas: Json, needs_key: bool) 
         families.add(errors.NotFound)
     for documentation in told:
         operation.setdefault("parameters", []).extend(documentation.parameters)
+        if documentation.scope is not None:
+            operation["description"] += f"\n\nNeeds a key with the scope `{documentation.scope}`."
         families |= {_family(error) for error in documentation.errors}
         if documentation.body is not None:
             operation["requestBody"] = _json_body(documentation.body, schemas)

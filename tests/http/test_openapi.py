@@ -1,5 +1,6 @@
 """The document at /openapi.json says what is served: every route, its body, its reply and its errors."""
 
+import re
 from typing import Any
 
 import pytest
@@ -27,6 +28,11 @@ def test_every_operation_says_what_it_answers(name: str) -> None:
     assert {"500", "503"} <= operation["responses"].keys()
     assert ("401" in operation["responses"]) == ("security" in operation) == needs_key(name)
     assert ("404" in operation["responses"]) == ("{" in name)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if needs_key(name)])
+def test_every_operation_says_which_scope_it_needs(name: str) -> None:
+    assert re.search(r"Needs a key with the scope `(\w+:(read|write|run)|admin)`", OPERATIONS[name]["description"])
 
 
 def test_a_body_is_described_where_one_is_read() -> None:
