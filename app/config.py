@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     webhook_loopback_http: bool = False  # also http:// to this machine; only where `host` is a loopback address
     webhook_seconds: float = Field(default=15.0, gt=0)  # one request, from the look-up to the end of the answer
 
+    webhook_endpoints_per_project: int = Field(default=10, ge=1)
+    webhook_tests: int = Field(default=8, ge=1)  # at once in one API process; more are refused with 429
+    webhook_tests_per_project: int = Field(default=2, ge=1)
+
     @model_validator(mode="after")
     def _loopback_stays_at_home(self) -> "Settings":
         if self.webhook_loopback_http and not is_loopback(self.host):

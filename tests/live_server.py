@@ -23,6 +23,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import db, ids
+from app import secrets as secrets_at_rest
 from app.auth import service as auth
 from app.auth.service import Caller
 from app.config import Settings
@@ -140,6 +141,9 @@ def live(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             stream_poll_seconds=0.02,
             streams_per_key=4,
             requests_per_minute=0,
+            secret_keys=secrets_at_rest.new_key(),
+            webhook_loopback_http=True,
+            webhook_seconds=5.0,
         )
         app = create_app(settings)
         with _serving(app) as url:

@@ -13,6 +13,11 @@ class Action(StrEnum):
     MODEL_DELETED = "model.deleted"
     PERMISSION_CREATED = "checkpoint.permission.created"
     PERMISSION_DELETED = "checkpoint.permission.deleted"
+    WEBHOOK_CREATED = "webhook_endpoint.created"
+    WEBHOOK_UPDATED = "webhook_endpoint.updated"
+    WEBHOOK_DELETED = "webhook_endpoint.deleted"
+    WEBHOOK_SECRET_ROTATED = "webhook_endpoint.secret_rotated"  # noqa: S105 - the name of an action
+    WEBHOOK_TESTED = "webhook_endpoint.tested"
     KEY_CREATED = "api_key.created"
     KEY_UPDATED = "api_key.updated"
     KEY_DELETED = "api_key.deleted"

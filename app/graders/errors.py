@@ -1,6 +1,6 @@
 """What can be wrong with a request about graders. What goes wrong while grading is no error: see `faults.py`."""
 
-from app.errors import BadRequest, TooManyRequests
+from app.errors import BadRequest
 
 
 class InvalidGrader(BadRequest):
@@ -19,7 +19,3 @@ class ModelNotAvailable(BadRequest):
     """The model is not one this server grades with."""
 
     code = "model_not_available"
-
-
-class TooManyRuns(TooManyRequests):
-    """Too many graders are running; try again."""

@@ -1,45 +1,13 @@
 """What this process grades with: the means, from the settings, and how many runs it lets go on at once."""
 
 import sys
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.config import Settings
 from app.graders.endpoint import Endpoint
-from app.graders.errors import TooManyRuns
 from app.graders.grading import Means
 from app.graders.sandbox import Limits, Sandbox
-
-
-class Slots:
-    """How many runs go on, in this process and for each project. Thread-safe.
-
-    A run holds one of the API's request threads, for minutes at worst: without a bound a few clients could take all.
-    """
-
-    def __init__(self, most: int, most_per_project: int) -> None:
-        self._most = most
-        self._most_per_project = most_per_project
-        self._running: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def taken(self, project_id: str) -> Iterator[None]:
-        """Hold a slot for the block. Raises TooManyRuns at once if there is none."""
-        with self._lock:
-            if self._running.total() >= self._most or self._running[project_id] >= self._most_per_project:
-                raise TooManyRuns
-            self._running[project_id] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running[project_id] -= 1
-                if not self._running[project_id]:
-                    del self._running[project_id]
+from app.slots import Slots
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,16 @@ class InvalidValue(BadRequest):
     code = "invalid_value"
 
 
-def json_body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
-    """A dependency that reads and validates the request's JSON body. Raises BadRequest, TooLarge."""
+def json_body(model: type[Model], *, optional: bool = False) -> Callable[[Request], Awaitable[Model]]:
+    """A dependency that reads and validates the request's JSON body. Raises BadRequest, TooLarge.
+
+    optional: no body at all counts as an empty object.
+    """
 
     async def read(request: Request) -> Model:
         data = await _read(request, request.app.state.settings.max_body_bytes)
         try:
-            value = strict_json.parse(data)
+            value = {} if optional and not data else strict_json.parse(data)
         except strict_json.StrictJsonError as error:
             raise InvalidBody(f"The body {error}.") from None
         if not isinstance(value, dict):
@@ -58,7 +61,7 @@ def json_body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
         except ValidationError as error:
             raise _translated(error.errors(include_url=False)[0]) from None
 
-    return documented(read, body=model)
+    return documented(read, body=model, body_required=not optional)
 
 
 async def _read(request: Request, most: int) -> bytes:

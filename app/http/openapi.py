@@ -51,6 +51,7 @@ class Documentation:
     """What a dependency reads of a request, and the errors it may raise."""
 
     body: type[BaseModel] | None = None
+    body_required: bool = True
     parameters: tuple[Json, ...] = ()  # OpenAPI parameter objects
     errors: tuple[type[AppError], ...] = ()
     scope: str | None = None  # what the caller's key must be allowed
@@ -60,11 +61,12 @@ def documented(
     function: Function,
     *,
     body: type[BaseModel] | None = None,
+    body_required: bool = True,
     parameters: tuple[Json, ...] = (),
     errors: tuple[type[AppError], ...] = (),
 ) -> Function:
     """Let a dependency say what it reads; returns the same function."""
-    setattr(function, _DOCUMENTATION, Documentation(body, parameters, errors))
+    setattr(function, _DOCUMENTATION, Documentation(body, body_required, parameters, errors))
     return function
 
 
@@ -134,7 +136,7 @@ def _complete(operation: Json, route: APIRoute, schemas: Json, needs_key: bool) 
             operation["description"] += f"\n\nNeeds a key with the scope `{documentation.scope}`."
         families |= {_family(error) for error in documentation.errors}
         if documentation.body is not None:
-            operation["requestBody"] = _json_body(documentation.body, schemas)
+            operation["requestBody"] = _json_body(documentation.body, documentation.body_required, schemas)
     if "requestBody" in operation:
         families |= {errors.BadRequest, errors.TooLarge}
     answers = operation["responses"]
@@ -155,11 +157,11 @@ def _documentation(dependant: Dependant) -> Iterator[Documentation]:
         yield from _documentation(dependency)
 
 
-def _json_body(model: type[BaseModel], schemas: Json) -> Json:
+def _json_body(model: type[BaseModel], required: bool, schemas: Json) -> Json:
     _, definitions = models_json_schema([(model, "validation")], ref_template=REF)
     schemas.update(definitions.get("$defs", {}))
     reference = {"$ref": REF.format(model=model.__name__)}
-    return {"required": True, "content": {"application/json": {"schema": reference}}}
+    return {"required": required, "content": {"application/json": {"schema": reference}}}
 
 
 def _error_reply(family: type[AppError]) -> Json:

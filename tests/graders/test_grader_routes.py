@@ -9,8 +9,7 @@ import openai
 import pytest
 from live_server import Live
 
-from app.graders.errors import TooManyRuns
-from app.graders.runtime import Slots
+from app.slots import Slots, TooManyAtOnce
 from tests.graders.judge import Judge, completion, failure
 
 CHECK = {
@@ -409,9 +408,9 @@ def test_a_sandbox_out_of_order_is_a_503(grading: Live) -> None:
 def test_slots() -> None:
     slots = Slots(most=3, most_per_project=2)
     with slots.taken("a"), slots.taken("a"):
-        with pytest.raises(TooManyRuns), slots.taken("a"):
+        with pytest.raises(TooManyAtOnce), slots.taken("a"):
             pass
-        with slots.taken("b"), pytest.raises(TooManyRuns), slots.taken("c"):
+        with slots.taken("b"), pytest.raises(TooManyAtOnce), slots.taken("c"):
             pass
         with pytest.raises(ZeroDivisionError), slots.taken("b"):
             raise ZeroDivisionError
