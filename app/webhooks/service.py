@@ -116,7 +116,8 @@ def announce(session: Session, project_id: str, event_type: str, object_id: str)
 
     The endpoints are locked against deletion: a promise to one that is gone would undo what the event is about.
     """
-    wanted = sa.select(Endpoint.id).where(Endpoint.project_id == project_id, Endpoint.event_types.any(event_type))  # type: ignore[arg-type]
+    asked = sa.literal(event_type) == sa.any_(Endpoint.event_types)
+    wanted = sa.select(Endpoint.id).where(Endpoint.project_id == project_id, asked)
     endpoint_ids = session.scalars(wanted.order_by(Endpoint.id).with_for_update(read=True, key_share=True)).all()
     if not endpoint_ids:
         return

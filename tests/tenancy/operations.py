@@ -8,12 +8,15 @@ from typing import Any
 
 import httpx
 
+from app import db
+from app.webhooks import service as webhooks
 from tests.tenancy.world import Principal, Tenant, World
 
 Operation = Callable[[World, Any, int], httpx.Response]
 
 ORGANIZATION = "/v1/organization"
 JOBS = "/v1/fine_tuning/jobs"
+WEBHOOKS = "/v1/webhook_endpoints"
 
 
 def lines(canary: str) -> bytes:
@@ -108,6 +111,33 @@ def run_grader(world: World, tenant: Tenant, pick: int) -> httpx.Response:
     return world.send(tenant, "POST", "/v1/fine_tuning/alpha/graders/run", json=body)
 
 
+def create_endpoint(world: World, tenant: Tenant, pick: int = 0) -> httpx.Response:
+    word = tenant.canary
+    body = {"name": word, "url": f"https://93.184.216.34/{word}", "event_types": ["fine_tuning.job.failed"]}
+    return world.send(tenant, "POST", WEBHOOKS, json=body)
+
+
+def new_endpoint(world: World, tenant: Tenant) -> str:
+    return create_endpoint(world, tenant).json()["id"]
+
+
+def try_endpoint(world: World, tenant: Tenant, pick: int) -> httpx.Response:
+    path = f"{WEBHOOKS}/{new_endpoint(world, tenant)}/test"
+    return world.send(tenant, "POST", path, json={"event_type": "fine_tuning.job.failed"})
+
+
+def list_deliveries(world: World, tenant: Tenant, pick: int = 0) -> httpx.Response:
+    path = f"{WEBHOOKS}/{new_endpoint(world, tenant)}/deliveries"
+    with db.transaction() as session:
+        webhooks.announce(session, tenant.caller.project_id, "fine_tuning.job.failed", f"ftjob-{tenant.canary}")
+    return world.send(tenant, "GET", path)
+
+
+def get_delivery(world: World, tenant: Tenant, pick: int) -> httpx.Response:
+    reply = list_deliveries(world, tenant)
+    return world.send(tenant, "GET", f"{reply.request.url.path}/{reply.json()['data'][0]['id']}")
+
+
 def new_project(world: World, admin: Principal, pick: int = 0) -> httpx.Response:
     name = f"{admin.canary} {len(admin.told)}"
     return world.send(admin, "POST", f"{ORGANIZATION}/projects", json={"name": name})
@@ -198,6 +228,18 @@ FOR_TENANTS: dict[str, Operation] = {
         tenant, "POST", "/v1/fine_tuning/alpha/graders/validate", json={"grader": grader(tenant)}
     ),
     "POST /v1/fine_tuning/alpha/graders/run": run_grader,
+    "POST /v1/webhook_endpoints": create_endpoint,
+    "GET /v1/webhook_endpoints": get(WEBHOOKS, limit=1000),
+    "GET /v1/webhook_endpoints/{endpoint_id}": get(WEBHOOKS + "/{}", new_endpoint),
+    "POST /v1/webhook_endpoints/{endpoint_id}": change("POST", WEBHOOKS + "/{}", new_endpoint, {"name": "x"}),
+    "DELETE /v1/webhook_endpoints/{endpoint_id}": change("DELETE", WEBHOOKS + "/{}", new_endpoint),
+    "POST /v1/webhook_endpoints/{endpoint_id}/rotate_secret": change(
+        "POST", WEBHOOKS + "/{}/rotate_secret", new_endpoint
+    ),
+    "POST /v1/webhook_endpoints/{endpoint_id}/test": try_endpoint,
+    "GET /v1/webhook_endpoints/{endpoint_id}/deliveries": list_deliveries,
+    "GET /v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}": get_delivery,
+    "GET /v1/webhook_event_types": get("/v1/webhook_event_types"),
 }
 FOR_ADMINS: dict[str, Operation] = {
     "POST /v1/organization/projects": new_project,
@@ -229,6 +271,8 @@ FOR_ADMINS: dict[str, Operation] = {
 # What a body must be so that only the id in the path can be wrong.
 BODIES: dict[str, Any] = {
     "POST /v1/fine_tuning/checkpoints/{model}/permissions": {"project_ids": ["proj_x"]},
+    "POST /v1/webhook_endpoints/{endpoint_id}": {"name": "stolen"},
+    "POST /v1/webhook_endpoints/{endpoint_id}/test": {"event_type": "fine_tuning.job.failed"},
     "POST /v1/organization/projects/{project_id}": {"name": "stolen"},
     "POST /v1/organization/projects/{project_id}/limits": {"quota_running_jobs": 1},
     "POST /v1/organization/projects/{project_id}/api_keys": {"name": "stolen"},
@@ -247,6 +291,8 @@ CURSORS: dict[str, tuple[str, Callable[[World, Any], str] | None]] = {
     "GET /v1/fine_tuning/jobs/{job_id}/events": ("ftevent-", finished_job),
     "GET /v1/fine_tuning/jobs/{job_id}/checkpoints": ("ftckpt_", finished_job),
     "GET /v1/fine_tuning/checkpoints/{model}/permissions": ("cp_", new_model),
+    "GET /v1/webhook_endpoints": ("whe_", None),
+    "GET /v1/webhook_endpoints/{endpoint_id}/deliveries": ("wh_", new_endpoint),
 }
 ADMIN_CURSORS: dict[str, tuple[str, Callable[[World, Any], str] | None]] = {
     "GET /v1/organization/projects": ("proj_", None),
@@ -261,6 +307,8 @@ PREFIXES = {
     "checkpoint_id": "ftckpt_",
     "model": "ft:",
     "permission_id": "cp_",
+    "endpoint_id": "whe_",
+    "delivery_id": "wh_",
     "project_id": "proj_",
     "key_id": "key_",
 }

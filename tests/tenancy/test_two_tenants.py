@@ -8,6 +8,7 @@ import re
 import secrets
 import string
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from live_server import write_catalog
 from starlette.testclient import TestClient
 
 from app.config import Settings
+from app.egress import Egress, Reply
 from app.main import create_app
+from app.secrets import new_key
 from tests.tenancy import operations
 from tests.tenancy.operations import (
     ADMIN_CURSORS,
@@ -190,10 +193,17 @@ class Neighbours(RuleBasedStateMachine):
         assert essence(tries[0], foreign) == essence(tries[1], unknown)
 
     def _view(self, owner: Principal) -> list[str]:
-        paths = ["/v1/files", f"{JOBS}?limit=100", "/v1/models"]
+        paths = ["/v1/files", f"{JOBS}?limit=100", "/v1/models", "/v1/webhook_endpoints?limit=100"]
         if not isinstance(owner, Tenant):
             paths = ["/v1/organization/projects?limit=100", "/v1/organization/admin_api_keys?limit=100"]
         return [re.sub(r'"last_used_at":\w+', "", self.world.send(owner, "GET", path).text) for path in paths]
+
+
+class Nowhere(Egress):
+    """Requests to receivers are answered here."""
+
+    def post(self, text: str, content: bytes, headers: dict[str, str]) -> Reply:
+        return Reply(200, b"", None, 0.0)
 
 
 @pytest.fixture
@@ -207,8 +217,11 @@ def world(scratch_database: sa.Engine, tmp_path: Path) -> Iterator[type[Neighbou
         quota_waiting_jobs=0,
         stream_poll_seconds=0.02,
         wandb_offline=True,
+        secret_keys=new_key(),  # type: ignore[arg-type]
+        webhook_endpoints_per_project=10_000,
     )
     app = create_app(options)
+    app.state.webhooks = replace(app.state.webhooks, egress=Nowhere())
     with TestClient(app) as http:
 
         class Here(Neighbours):
