@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     webhook_loopback_http: bool = False  # also http:// to this machine; only where `host` is a loopback address
     webhook_seconds: float = Field(default=15.0, gt=0)  # one request, from the look-up to the end of the answer
 
+    webhook_poll_seconds: float = Field(default=1.0, gt=0)  # how often a worker looks for deliveries that are due
+    webhook_lanes: int = Field(default=8, ge=1)  # endpoints served at once by one worker
+    webhook_history_seconds: float = Field(default=30 * 24 * 3600.0, ge=0)  # how long ended deliveries can be seen
     webhook_endpoints_per_project: int = Field(default=10, ge=1)
     webhook_tests: int = Field(default=8, ge=1)  # at once in one API process; more are refused with 429
     webhook_tests_per_project: int = Field(default=2, ge=1)

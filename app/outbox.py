@@ -1,6 +1,9 @@
-"""Side effects that must not be lost: written in the transaction that causes them, carried out by a sweep."""
+"""Deletions of objects that must not be lost: written in the transaction that causes them, carried out by a sweep.
 
-from datetime import datetime
+Webhooks have an outbox of their own, `app/webhooks/lanes.py`: theirs has lanes, and can be looked at.
+"""
+
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +14,7 @@ from app.db import Base, Session
 
 DELETE_OBJECT = "delete_object"  # payload: {"key": …}
 DELETE_PREFIX = "delete_prefix"  # payload: {"prefix": …}
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 30.0, 3600.0
 
 
 class OutboxRow(Base):
@@ -27,3 +31,21 @@ class OutboxRow(Base):
 def put(session: Session, kind: str, payload: dict[str, Any]) -> None:
     """Promise a side effect: it happens at least once if, and only if, the caller's transaction commits."""
     session.add(OutboxRow(kind=kind, payload=payload))
+
+
+def claim(session: Session, limit: int) -> list[OutboxRow]:
+    """Take some of what is due. Each is put off before it is tried: what fails, or whose sweeper dies, comes due again
+    by itself, ever more rarely.
+    """
+    due = sa.select(OutboxRow).where(OutboxRow.due_at <= sa.func.now()).order_by(OutboxRow.due_at).limit(limit)
+    rows = session.scalars(due.with_for_update(skip_locked=True)).all()
+    for row in rows:
+        delay = min(FIRST_RETRY_SECONDS * 2 ** min(row.attempts, 30), LONGEST_RETRY_SECONDS)
+        row.attempts += 1
+        row.due_at = sa.func.now() + timedelta(seconds=delay)
+    return list(rows)
+
+
+def done(session: Session, row_id: int) -> None:
+    """Forget what was carried out."""
+    session.execute(sa.delete(OutboxRow).where(OutboxRow.id == row_id))

@@ -1,7 +1,7 @@
 """One worker process: it registers, keeps its leases alive, fills its free slots from Postgres, sweeps, and drains.
 
-Four kinds of thread: the claim loop, the heartbeat, the sweeper, and one for each job. A ring only wakes the claim
-loop, which looks by itself every `poll_seconds` anyway.
+Five kinds of thread: the claim loop, the heartbeat, the sweeper, the deliverer of webhooks, and one for each job. A
+ring only wakes the claim loop, which looks by itself every `poll_seconds` anyway.
 """
 
 import logging
@@ -21,6 +21,7 @@ from app.storage import Store
 from app.workers import service as workers
 from app.workers.service import Condition
 from worker import sweeps
+from worker.deliverer import Deliverer
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Node:
         self._bell = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._deliverer = Deliverer(settings)
 
     def start(self) -> None:
         """Register and start the threads."""
@@ -76,7 +78,7 @@ class Node:
                 device_group=self.device_group,
                 slots=self.slots,
             )
-        for loop in (self._claim_loop, self._heartbeat_loop, self._sweep_loop):
+        for loop in (self._claim_loop, self._heartbeat_loop, self._sweep_loop, self._deliverer.run):
             thread = threading.Thread(target=loop, name=loop.__name__.strip("_"), daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -101,6 +103,7 @@ class Node:
         while self.running and time.monotonic() < deadline:
             time.sleep(0.05)
         self._ended.set()
+        self._deliverer.stop()
         for thread in self._threads:
             thread.join(10)
         with db.transaction() as session:

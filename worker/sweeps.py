@@ -12,15 +12,16 @@ from app.files import service as files
 from app.jobs import failures, states, transitions
 from app.jobs.tables import Job
 from app.jobs.transitions import Note
-from app.outbox import OutboxRow
+from app.secrets import Vault
 from app.storage import Store
+from app.webhooks import lanes
+from app.webhooks import service as webhooks
 from app.workers import service as workers
 
 log = logging.getLogger(__name__)
 
 BATCH = 100
 FORGET_WORKER_SECONDS = 3600.0
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 3600.0
 
 
 def sweep(settings: Settings, store: Store) -> None:
@@ -33,6 +34,7 @@ def sweep(settings: Settings, store: Store) -> None:
         files.sweep_deleted(session)
         workers.forget_lost(session, FORGET_WORKER_SECONDS)
     due_outbox(store)
+    webhook_upkeep(settings)
 
 
 def expired_leases() -> int:
@@ -99,39 +101,36 @@ def due_outbox(store: Store) -> int:
     """Carry out what is due; how much was. A failure is tried again later, ever more rarely."""
     done = 0
     with db.transaction() as session:
-        due = sa.select(OutboxRow).where(OutboxRow.due_at <= sa.func.now()).order_by(OutboxRow.due_at).limit(BATCH)
-        rows = [(row.id, row.kind, row.payload, row.attempts) for row in session.scalars(due)]
-    for row_id, kind, payload, attempts in rows:
+        rows = outbox.claim(session, BATCH)
+    for row in rows:
         try:
-            _carry_out(store, kind, payload)
+            _carry_out(store, row.kind, row.payload)
         except Exception as error:  # noqa: BLE001 - any failure of the store is tried again, whatever its type
-            log.warning("outbox.failed", extra={"row": row_id, "kind": kind, "reason": type(error).__name__})
-            _postpone(row_id, attempts)
+            log.warning("outbox.failed", extra={"row": row.id, "kind": row.kind, "reason": type(error).__name__})
             continue
         with db.transaction() as session:
-            session.execute(sa.delete(OutboxRow).where(OutboxRow.id == row_id))
+            outbox.done(session, row.id)
         done += 1
     return done
 
 
+def webhook_upkeep(settings: Settings) -> None:
+    """Forget old deliveries, and seal secrets again that are under an older key."""
+    vault = Vault(settings.secret_keys.get_secret_value())
+    with db.transaction() as session:
+        lanes.sweep_ended(session, older_than=settings.webhook_history_seconds)
+        if vault.usable and (resealed := webhooks.sweep_reseal(session, vault)):
+            log.info("secrets.resealed", extra={"endpoints": resealed})
+
+
 def _carry_out(store: Store, kind: str, payload: dict[str, str]) -> None:
-    """Deleting twice is the same as once, so that two sweeps may carry out the same row."""
+    """Deleting twice is the same as once: a row may come due again while its prefix is still being deleted."""
     if kind == outbox.DELETE_OBJECT:
         store.delete(payload["key"])
     elif kind == outbox.DELETE_PREFIX:
         storage.delete_prefix(store, payload["prefix"])
     else:
         raise ValueError(f"unknown outbox kind {kind!r}")
-
-
-def _postpone(row_id: int, attempts: int) -> None:
-    delay = min(FIRST_RETRY_SECONDS * 2**attempts, LONGEST_RETRY_SECONDS)
-    with db.transaction() as session:
-        session.execute(
-            sa.update(OutboxRow)
-            .where(OutboxRow.id == row_id)
-            .values(attempts=OutboxRow.attempts + 1, due_at=sa.func.now() + timedelta(seconds=delay))
-        )
 
 
 def _locked(query: sa.Select[Job]) -> sa.Select[Job]:

@@ -1,4 +1,5 @@
-"""The one door for a job's changes: a guarded UPDATE that writes the event in the same transaction.
+"""The one door for a job's changes: a guarded UPDATE that writes the event in the same transaction, and promises the
+webhooks that tell of a job's end.
 
 Losing a race is a return value. A worker's write carries its fence; zero rows mean the job is no longer its own.
 """
@@ -12,6 +13,7 @@ from app.db import Session
 from app.events import service as events
 from app.jobs import states
 from app.jobs.tables import Job
+from app.webhooks import service as webhooks
 
 RELEASE = {"worker_id": None, "lease_until": None, "phase": None}
 
@@ -49,7 +51,10 @@ def move(
     if target == states.QUEUED:
         changes.setdefault("queued_at", sa.func.now())
     allowed = sources if sources is not None else states.sources(target)
-    return _update(session, job_id, changes, note, fence, allowed, project_id)
+    job = _update(session, job_id, changes, note, fence, allowed, project_id)
+    if job is not None and target in states.FINAL:
+        webhooks.announce(session, job.project_id, f"fine_tuning.job.{target}", job.id)
+    return job
 
 
 def update(
