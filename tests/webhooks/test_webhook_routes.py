@@ -9,14 +9,17 @@ import pytest
 import sqlalchemy as sa
 from live_server import Live
 from openai import BadRequestError, NotFoundError, OpenAI
-from receivers import receiving, status
+from receivers import OK, receiving, status
 
 from app import db, secrets
 from app.audit.tables import AuditEntry
 from app.secrets import Vault
 from app.slots import Slots
+from app.webhooks import lanes
 from app.webhooks.events import EventType
 from app.webhooks.tables import Endpoint
+from tests.webhooks.rows import let_pass
+from worker.deliverer import Deliverer
 
 PATH = "/v1/webhook_endpoints"
 PUBLIC = "https://93.184.216.34/hook"
@@ -309,3 +312,37 @@ def test_what_was_rotated_updated_and_deleted_is_audited(live: Live) -> None:
     live.http.delete(f"{PATH}/{made['id']}")
     names = ["created", "updated", "secret_rotated", "deleted"]
     assert actions(made["id"]) == [f"webhook_endpoint.{name}" for name in names]
+
+
+def test_the_end_of_a_job_arrives_and_every_attempt_can_be_seen(live: Live, client: OpenAI) -> None:
+    answers = iter([status(503), OK])
+    with receiving(lambda connection, _: connection.sendall(next(answers))) as receiver:
+        types = ["fine_tuning.job.succeeded", "fine_tuning.job.cancelled"]
+        made = create(live, url=receiver.url, event_types=types)
+        job = client.fine_tuning.jobs.create(model="tiny-chat", training_file=live.training_file)
+        client.fine_tuning.jobs.cancel(job.id)
+        path = f"{PATH}/{made['id']}/deliveries"
+        (waiting,) = live.http.get(path).json()["data"]
+        assert (waiting["status"], waiting["attempt_count"], waiting["ended_at"]) == ("pending", 0, None)
+        assert waiting["event_type"] == "fine_tuning.job.cancelled"
+        deliverer = Deliverer(live.app.state.settings)
+        for failing in (False, True):
+            with db.transaction() as session:
+                (lane,) = lanes.claim(session, limit=9, failing=failing, lease_seconds=30)
+            deliverer.serve(lane)
+            let_pass(made["id"], 60)
+    event = client.webhooks.unwrap(
+        receiver.requests[1].body, receiver.requests[1].headers, secret=made["signing_secret"]
+    )
+    assert event.data.id == job.id
+    seen = live.http.get(f"{path}/{waiting['id']}").json()
+    assert (seen["status"], seen["attempt_count"], seen["next_attempt_at"]) == ("delivered", 2, None)
+    assert seen["event_id"] == event.id
+    assert [(one["number"], one["status_code"], one["error"]) for one in seen["attempts"]] == [
+        (1, 503, None), (2, 200, None),
+    ]  # fmt: skip
+    assert seen["attempts"][1]["response_body"] == "ok"
+    assert seen["attempts"][1]["duration_ms"] >= 0
+    assert live.stranger.get(f"{path}/{waiting['id']}").status_code == 404
+    assert live.http.get(f"{path}/wh_nothing").json()["error"]["param"] == "delivery_id"
+    assert live.http.get(path, params={"after": waiting["id"]}).json()["data"] == []

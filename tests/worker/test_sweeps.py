@@ -175,6 +175,29 @@ def test_what_cannot_be_deleted_now_is_tried_later(database: sa.Connection) -> N
     assert rows()[0].attempts == 1, "not due yet"
 
 
+def test_a_deletion_whose_sweeper_died_comes_due_again(database: sa.Connection, store: Store) -> None:
+    promise("a/1")
+    with db.transaction() as session:
+        assert len(outbox.claim(session, 10)) == 1  # and then nothing more is heard of it
+    assert sweeps.due_outbox(store) == 0
+    with db.transaction() as session:
+        session.execute(sa.update(OutboxRow).values(due_at=ago(1)))
+    assert sweeps.due_outbox(store) == 1
+    assert rows() == []
+
+
+def test_many_sweepers_take_a_deletion_once(scratch_database: sa.Engine) -> None:
+    promise(*(f"a/{number}" for number in range(100)))
+
+    def claim(_: int) -> list[int]:
+        with db.transaction() as session:
+            return [row.id for row in outbox.claim(session, 10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = [row_id for some in pool.map(claim, range(30)) for row_id in some]
+    assert len(claimed) == len(set(claimed)) == 100
+
+
 def add_file(project: str, store: Store) -> File:
     file_id = ids.new("file-")
     with store.writing(files.object_key(project, file_id)) as target:
