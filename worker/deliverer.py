@@ -72,7 +72,7 @@ class Deliverer:
         until = time.monotonic() + SLICE_SECONDS
         while not self._ended.is_set() and time.monotonic() < until:
             with db.transaction() as session:
-                work = lanes.begin(session, lane, self._vault, lease_seconds=self._lease, jitter=self._jitter())
+                work = lanes.next_work(session, lane, self._vault, lease_seconds=self._lease, jitter=self._jitter())
             if work is None:
                 break
             outcome = self._attempt(lane, work)

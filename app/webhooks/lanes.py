@@ -73,7 +73,7 @@ def claim(session: Session, *, limit: int, failing: bool, lease_seconds: float) 
     return [Lane(endpoint.id, endpoint.fence, failing) for endpoint in endpoints]
 
 
-def begin(session: Session, lane: Lane, vault: Vault, *, lease_seconds: float, jitter: float) -> Work | None:
+def next_work(session: Session, lane: Lane, vault: Vault, *, lease_seconds: float, jitter: float) -> Work | None:
     """Count an attempt at what has been due longest; None if nothing is, or the lane is another's.
 
     The delivery is put off before it is tried: if nobody lives to say what came of it, it comes due again by itself.

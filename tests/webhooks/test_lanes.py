@@ -41,7 +41,7 @@ def claim(*, limit: int = 10, failing: bool = False) -> list[Lane]:
 
 def begin(lane: Lane, vault: Vault = VAULT) -> Work | None:
     with db.transaction() as session:
-        return lanes.begin(session, lane, vault, lease_seconds=30, jitter=0.5)
+        return lanes.next_work(session, lane, vault, lease_seconds=30, jitter=0.5)
 
 
 def record(lane: Lane, work: Work, outcome: Outcome) -> bool:
