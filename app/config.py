@@ -39,7 +39,11 @@ class Settings(BaseSettings):
     port: int = 8000
     database_pool_size: int = 8
     max_body_bytes: int = MIB
-    max_file_bytes: int = 512 * MIB
+    max_file_bytes: int = 512 * MIB  # in one request; larger files come in parts
+    max_part_bytes: int = 64 * MIB
+    upload_seconds: float = 3600.0  # how long an upload in parts may take
+    assemblies: int = Field(default=4, ge=1)  # uploads put together at once in one process; more are refused with 429
+    assemblies_per_project: int = Field(default=2, ge=1)
     log_level: str = "INFO"
     stream_poll_seconds: float = 0.5  # how often a process looks for new events of the jobs that are watched
     streams_per_key: int = 20  # event streams open at once, in one process

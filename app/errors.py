@@ -6,6 +6,7 @@ AppError
 ├── Forbidden 403
 ├── NotFound 404
 ├── MethodNotAllowed 405
+├── Gone 410
 ├── TooLarge 413
 ├── TooManyRequests 429
 └── Unavailable 503
@@ -65,6 +66,13 @@ class MethodNotAllowed(AppError):
     """This method is not allowed on this path."""
 
     status = 405
+    type = "invalid_request_error"
+
+
+class Gone(AppError):
+    """The object has expired."""
+
+    status = 410
     type = "invalid_request_error"
 
 

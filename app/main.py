@@ -21,6 +21,8 @@ from app.models import catalog
 from app.models.routes import checkpoints_router as checkpoints
 from app.models.routes import router as models
 from app.queue import Bell
+from app.slots import Slots
+from app.uploads.routes import router as uploads
 from app.webhooks import runtime as webhook_runtime
 from app.webhooks.routes import event_types_router as webhook_event_types
 from app.webhooks.routes import router as webhooks
@@ -47,12 +49,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.bell = Bell(settings)
     app.state.graders = open_runtime(settings)
     app.state.webhooks = webhook_runtime.open_runtime(settings)
+    app.state.assemblies = Slots(settings.assemblies, settings.assemblies_per_project)
     app.state.keys = KeyCache()
     app.state.rates = RateLimits(settings.requests_per_minute, processes=settings.api_processes)
     app.state.feed = Feed(poll_seconds=settings.stream_poll_seconds, streams_per_key=settings.streams_per_key)
     errors.install(app)
     app.add_middleware(RequestMiddleware)
-    for router in (health.router, files, graders, jobs, checkpoints, models, webhooks, webhook_event_types, admin):
+    for router in (
+        health.router,
+        files,
+        uploads,
+        graders,
+        jobs,
+        checkpoints,
+        models,
+        webhooks,
+        webhook_event_types,
+        admin,
+    ):
         app.include_router(router)
     openapi.install(app, PUBLIC_PATHS)
     check_guarded(app, PUBLIC_PATHS)

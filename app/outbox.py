@@ -28,9 +28,9 @@ class OutboxRow(Base):
     due_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
 
 
-def put(session: Session, kind: str, payload: dict[str, Any]) -> None:
+def put(session: Session, kind: str, payload: dict[str, Any], *, delay: timedelta = timedelta(0)) -> None:
     """Promise a side effect: it happens at least once if, and only if, the caller's transaction commits."""
-    session.add(OutboxRow(kind=kind, payload=payload))
+    session.add(OutboxRow(kind=kind, payload=payload, due_at=sa.func.now() + delay))
 
 
 def claim(session: Session, limit: int) -> list[OutboxRow]:

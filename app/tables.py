@@ -8,7 +8,8 @@ from app.events import tables as events
 from app.files import tables as files
 from app.jobs import tables as jobs
 from app.models import tables as models
+from app.uploads import tables as uploads
 from app.webhooks import tables as webhooks
 from app.workers import tables as workers
 
-__all__ = ["Base", "audit", "auth", "events", "files", "jobs", "models", "outbox", "webhooks", "workers"]
+__all__ = ["Base", "audit", "auth", "events", "files", "jobs", "models", "outbox", "uploads", "webhooks", "workers"]

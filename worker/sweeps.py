@@ -14,6 +14,7 @@ from app.jobs.tables import Job
 from app.jobs.transitions import Note
 from app.secrets import Vault
 from app.storage import Store
+from app.uploads import service as uploads
 from app.webhooks import lanes
 from app.webhooks import service as webhooks
 from app.workers import service as workers
@@ -32,6 +33,8 @@ def sweep(settings: Settings, store: Store) -> None:
     with db.transaction() as session:
         files.sweep_expired(session)
         files.sweep_deleted(session)
+        uploads.sweep_expired(session)
+        uploads.sweep_ended(session)
         workers.forget_lost(session, FORGET_WORKER_SECONDS)
     due_outbox(store)
     webhook_upkeep(settings)

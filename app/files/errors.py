@@ -1,6 +1,6 @@
 """What can be wrong with a file or an upload."""
 
-from app.errors import BadRequest, NotFound, TooLarge
+from app.errors import BadRequest, NotFound
 
 
 class FileNotFound(NotFound):
@@ -10,10 +10,6 @@ class FileNotFound(NotFound):
 
     def __init__(self, file_id: str) -> None:
         super().__init__(f"No such File object: {file_id}")
-
-
-class InvalidUpload(BadRequest):
-    """The upload is not a valid multipart form."""
 
 
 class InvalidFileContent(BadRequest):
@@ -52,9 +48,3 @@ class InvalidExpiry(BadRequest):
 
 class NotDownloadable(BadRequest):
     """Files of this purpose cannot be downloaded."""
-
-
-class FileTooLarge(TooLarge):
-    """The file is larger than this server accepts."""
-
-    param = "file"

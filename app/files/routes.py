@@ -17,9 +17,10 @@ from app.auth.scopes import Scope
 from app.config import Settings
 from app.files import schemas, service, upload
 from app.files.errors import NotDownloadable
+from app.files.purposes import LONGEST_EXPIRY_SECONDS, PURPOSES, SHORTEST_EXPIRY_SECONDS
 from app.files.tables import File
 from app.files.upload import Upload
-from app.http import openapi, paging
+from app.http import multipart, openapi, paging
 from app.http.deps import CurrentSettings, CurrentStore
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -32,9 +33,13 @@ FileLimit = Annotated[int, Depends(paging.limit(default=10_000, most=10_000))]
 UPLOAD_FORM = openapi.multipart(
     {
         "file": {"type": "string", "format": "binary", "required": True},
-        "purpose": {"type": "string", "enum": sorted(upload.PURPOSES), "required": True},
+        "purpose": {"type": "string", "enum": sorted(PURPOSES), "required": True},
         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
-        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
+        "expires_after[seconds]": {
+            "type": "integer",
+            "minimum": SHORTEST_EXPIRY_SECONDS,
+            "maximum": LONGEST_EXPIRY_SECONDS,
+        },
     }
 )
 After = Annotated[str | None, Depends(paging.after)]
@@ -45,7 +50,8 @@ Ascending = Annotated[bool, Depends(paging.ascending)]
 async def create(request: Request, caller: Writer, store: CurrentStore, settings: CurrentSettings) -> JSONResponse:
     """Upload a file."""
     await run_in_threadpool(_check_room, request, caller.project_id, settings)
-    received = await upload.receive(request, caller.project_id, store, settings)
+    received = Upload(caller.project_id, store, settings)
+    await multipart.receive(request, upload.form(settings), received)
     row = await run_in_threadpool(_insert, received, caller, settings)
     return JSONResponse(schemas.file(row))
 
@@ -95,7 +101,7 @@ def content(file_id: str, caller: Reader, store: CurrentStore, settings: Current
 def _check_room(request: Request, project_id: str, settings: Settings) -> None:
     """Refuse what can be seen not to fit before its bytes arrive; `_insert` decides."""
     told = request.headers.get("content-length", "")
-    least = int(told) - upload.MAX_FORM_BYTES if told.isdigit() else 0
+    least = int(told) - multipart.MAX_FORM_BYTES if told.isdigit() else 0
     with db.transaction() as session:
         service.check_room(session, project_id, max(1, least), settings)
 

@@ -35,6 +35,27 @@ def new_file(world: World, tenant: Tenant) -> str:
     return upload(world, tenant).json()["id"]
 
 
+def create_upload(world: World, tenant: Tenant, pick: int = 0) -> httpx.Response:
+    name = f"{tenant.canary}-{pick}"
+    body = {"bytes": len(lines(tenant.canary)), "filename": name, "mime_type": name, "purpose": "fine-tune"}
+    return world.send(tenant, "POST", "/v1/uploads", json=body)
+
+
+def new_upload(world: World, tenant: Tenant) -> str:
+    return create_upload(world, tenant).json()["id"]
+
+
+def add_part(world: World, tenant: Tenant, pick: int = 0) -> httpx.Response:
+    path = f"/v1/uploads/{new_upload(world, tenant)}/parts"
+    return world.send(tenant, "POST", path, files={"data": lines(tenant.canary)})
+
+
+def complete_upload(world: World, tenant: Tenant, pick: int) -> httpx.Response:
+    part = add_part(world, tenant).json()
+    path = f"/v1/uploads/{part['upload_id']}/complete"
+    return world.send(tenant, "POST", path, json={"part_ids": [part["id"]]})
+
+
 def create_job(world: World, tenant: Tenant, pick: int = 0) -> httpx.Response:
     word = tenant.canary
     body = {
@@ -208,6 +229,10 @@ FOR_TENANTS: dict[str, Operation] = {
     "GET /v1/files/{file_id}": get("/v1/files/{}", new_file),
     "DELETE /v1/files/{file_id}": change("DELETE", "/v1/files/{}", new_file),
     "GET /v1/files/{file_id}/content": get("/v1/files/{}/content", new_file),
+    "POST /v1/uploads": create_upload,
+    "POST /v1/uploads/{upload_id}/parts": add_part,
+    "POST /v1/uploads/{upload_id}/complete": complete_upload,
+    "POST /v1/uploads/{upload_id}/cancel": change("POST", "/v1/uploads/{}/cancel", new_upload),
     "POST /v1/fine_tuning/jobs": create_job,
     "GET /v1/fine_tuning/jobs": list_jobs,
     "GET /v1/fine_tuning/jobs/{job_id}": get(JOBS + "/{}", finished_job),
@@ -270,6 +295,7 @@ FOR_ADMINS: dict[str, Operation] = {
 }
 # What a body must be so that only the id in the path can be wrong.
 BODIES: dict[str, Any] = {
+    "POST /v1/uploads/{upload_id}/complete": {"part_ids": ["part_x"]},
     "POST /v1/fine_tuning/checkpoints/{model}/permissions": {"project_ids": ["proj_x"]},
     "POST /v1/webhook_endpoints/{endpoint_id}": {"name": "stolen"},
     "POST /v1/webhook_endpoints/{endpoint_id}/test": {"event_type": "fine_tuning.job.failed"},
@@ -303,6 +329,7 @@ ADMIN_CURSORS: dict[str, tuple[str, Callable[[World, Any], str] | None]] = {
 # How the ids begin that a path parameter takes.
 PREFIXES = {
     "file_id": "file-",
+    "upload_id": "upload_",
     "job_id": "ftjob-",
     "checkpoint_id": "ftckpt_",
     "model": "ft:",
