@@ -18,8 +18,8 @@ from app.webhooks.sending import Outcome
 
 log = logging.getLogger(__name__)
 
-LEASE_MARGIN_SECONDS = 15.0  # beyond the longest request
-SLICE_SECONDS = 10.0  # then a lane makes room for those that wait
+SLICE_SECONDS = 10.0  # after so long a lane begins no more requests, and makes room for those that wait
+LEASE_MARGIN_SECONDS = 15.0  # beyond its slice and the longest request
 
 
 class Deliverer:
@@ -32,7 +32,7 @@ class Deliverer:
         self._egress = egress or open_egress(settings)
         self._vault = Vault(settings.secret_keys.get_secret_value())
         self._jitter = jitter
-        self._lease = settings.webhook_seconds + LEASE_MARGIN_SECONDS
+        self._lease = SLICE_SECONDS + settings.webhook_seconds + LEASE_MARGIN_SECONDS
         self._running: dict[threading.Thread, Lane] = {}
         self._lock = threading.Lock()
         self._bell = threading.Event()
@@ -70,16 +70,15 @@ class Deliverer:
     def serve(self, lane: Lane) -> None:
         """Deliver what is due on a lane until nothing is, something fails, or its time is over; then let it go."""
         until = time.monotonic() + SLICE_SECONDS
-        while not self._ended.is_set() and time.monotonic() < until:
-            with db.transaction() as session:
-                work = lanes.next_work(session, lane, self._vault, lease_seconds=self._lease, jitter=self._jitter())
-            if work is None:
-                break
+        with db.transaction() as session:
+            work = lanes.next_work(session, lane, self._vault, jitter=self._jitter())
+        while work is not None:
             outcome = self._attempt(lane, work)
             with db.transaction() as session:
                 go_on = lanes.record(session, lane, work, outcome)
-            if not go_on:
-                break
+                work = None
+                if go_on and not self._ended.is_set() and time.monotonic() < until:
+                    work = lanes.next_work(session, lane, self._vault, jitter=self._jitter())
         with db.transaction() as session:
             lanes.release(session, lane)
 

@@ -73,7 +73,7 @@ def claim(session: Session, *, limit: int, failing: bool, lease_seconds: float) 
     return [Lane(endpoint.id, endpoint.fence, failing) for endpoint in endpoints]
 
 
-def next_work(session: Session, lane: Lane, vault: Vault, *, lease_seconds: float, jitter: float) -> Work | None:
+def next_work(session: Session, lane: Lane, vault: Vault, *, jitter: float) -> Work | None:
     """Count an attempt at what has been due longest; None if nothing is, or the lane is another's.
 
     The delivery is put off before it is tried: if nobody lives to say what came of it, it comes due again by itself.
@@ -81,17 +81,16 @@ def next_work(session: Session, lane: Lane, vault: Vault, *, lease_seconds: floa
     endpoint = _locked(session, lane)
     if endpoint is None or endpoint.fence != lane.fence:
         return None
-    now = session.scalars(sa.select(sa.func.now())).one()
-    waiting = sa.select(Delivery).where(
-        Delivery.endpoint_id == endpoint.id, Delivery.status == states.PENDING, Delivery.due_at <= now
+    waiting = sa.select(Delivery, sa.func.now()).where(
+        Delivery.endpoint_id == endpoint.id, Delivery.status == states.PENDING, Delivery.due_at <= sa.func.now()
     )
-    delivery = session.scalar(waiting.order_by(Delivery.due_at, Delivery.seq).limit(1))
-    if delivery is None:
+    found = session.execute(waiting.order_by(Delivery.due_at, Delivery.seq).limit(1)).one_or_none()
+    if found is None:
         return None
-    pause = pause_after(delivery.attempts + 1, jitter)
+    delivery, now = found
     delivery.attempts += 1
+    pause = pause_after(delivery.attempts, jitter)
     delivery.due_at = now + timedelta(seconds=pause)
-    endpoint.lease_until = now + timedelta(seconds=lease_seconds)
     session.add(Attempt(delivery_id=delivery.id, number=delivery.attempts))
     letter = _letter(session, endpoint, delivery, int(now.timestamp()), vault)
     return Work(delivery.id, delivery.attempts, letter, pause)
@@ -111,10 +110,11 @@ def record(session: Session, lane: Lane, work: Work, outcome: Outcome) -> bool:
     elif mine:
         _put_off(session, work, outcome)
     _note(session, work, outcome)
-    if mine:
-        endpoint.failures = 0 if outcome.delivered else endpoint.failures + 1
-        rest = timedelta(seconds=rest_after(endpoint.failures, outcome))
-        endpoint.rests_until = None if outcome.delivered else sa.func.now() + rest
+    if mine and outcome.delivered and endpoint.failures:
+        endpoint.failures, endpoint.rests_until = 0, None
+    elif mine and not outcome.delivered:
+        endpoint.failures += 1
+        endpoint.rests_until = sa.func.now() + timedelta(seconds=rest_after(endpoint.failures, outcome))
     return mine and outcome.delivered
 
 

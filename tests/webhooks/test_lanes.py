@@ -41,7 +41,7 @@ def claim(*, limit: int = 10, failing: bool = False) -> list[Lane]:
 
 def begin(lane: Lane, vault: Vault = VAULT) -> Work | None:
     with db.transaction() as session:
-        return lanes.next_work(session, lane, vault, lease_seconds=30, jitter=0.5)
+        return lanes.next_work(session, lane, vault, jitter=0.5)
 
 
 def record(lane: Lane, work: Work, outcome: Outcome) -> bool:
@@ -136,18 +136,6 @@ def test_a_lane_is_one_deliverers_until_it_is_let_go_or_the_lease_ends(project: 
     assert claim() == [], "only the holder lets go"
     release(second)
     assert len(claim()) == 1
-
-
-def test_the_lease_is_renewed_with_every_attempt(project: str) -> None:
-    endpoint_id, _ = add_endpoint(project)
-    announce(project, 3)
-    (lane,) = claim()
-    for _ in range(3):
-        let_pass(endpoint_id, 20)
-        work = begin(lane)
-        assert work is not None
-        assert record(lane, work, OK)
-    assert {one.status for one in deliveries(endpoint_id)} == {"delivered"}
 
 
 def test_deliveries_go_in_the_order_of_their_events(project: str) -> None:
