@@ -7,12 +7,12 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-SECRETS = re.compile(r"(sk-[A-Za-z0-9_-]{4})[A-Za-z0-9_-]+|(://[^:/@\s]*:)[^@/\s]+@")
+SECRETS = re.compile(r"(sk-[A-Za-z0-9_-]{4}|whsec_)[A-Za-z0-9_+/=-]+|(://[^:/@\s]*:)[^@/\s]+@")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def redact(text: str) -> str:
-    """`text` without API keys and without passwords in URLs."""
+    """`text` without API keys, signing secrets, and passwords in URLs."""
     return SECRETS.sub(lambda match: f"{match[1]}…" if match[1] else f"{match[2]}…@", text)
 
 

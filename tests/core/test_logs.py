@@ -28,6 +28,7 @@ def test_a_line_feed_in_a_value_cannot_forge_a_line() -> None:
     ("text", "secret"),
     [
         ("presented sk-ts_abcdefgh_SECRETSECRETSECRET_123456", "SECRETSECRET"),
+        ("signed with whsec_SECRET/SECRET+SECRET=", "SECRET"),
         ("postgresql+psycopg://user:hunter2@db:5432/x", "hunter2"),
         ("redis://:hunter2@redis:6379/0", "hunter2"),
     ],

@@ -13,7 +13,9 @@ from app.jobs import states as jobs
 from app.jobs import transitions
 from app.secrets import Vault
 from app.webhooks import lanes, service
+from app.webhooks.errors import TooManyEndpoints
 from app.webhooks.lanes import Lane, Work
+from app.webhooks.schemas import EndpointRequest
 from app.webhooks.sending import Outcome
 from app.webhooks.tables import Endpoint
 from tests.webhooks.rows import (
@@ -396,3 +398,19 @@ def _succeed(job_id: str) -> Any:
 def _delete(project: str, endpoint_id: str) -> None:
     with db.transaction() as session:
         service.delete(session, project, endpoint_id)
+
+
+def test_the_last_place_of_a_project_is_taken_once(scratch_database: sa.Engine) -> None:
+    project = add_project()
+    request = EndpointRequest(name="x", url="https://1.1.1.1", event_types=[SUCCEEDED])
+
+    def create(_: int) -> bool:
+        try:
+            with db.transaction() as session:
+                service.create(session, project, request, vault=VAULT, most=3)
+        except TooManyEndpoints:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(create, range(16))) == 3
