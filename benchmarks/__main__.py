@@ -4,13 +4,14 @@ import argparse
 import os
 import platform
 
-from benchmarks import api_process, data, first_step, upload
+from benchmarks import api_process, data, first_step, upload, webhooks
 
 BENCHMARKS = {
     "api_process": api_process.run,
     "data": data.run,
     "first_step": first_step.run,
     "upload": upload.run,
+    "webhooks": webhooks.run,
 }
 
 

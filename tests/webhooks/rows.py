@@ -8,12 +8,13 @@ from app import db, secrets
 from app.config import Settings
 from app.secrets import Vault
 from app.webhooks import service
+from app.webhooks.events import EventType
 from app.webhooks.schemas import EndpointRequest
 from app.webhooks.tables import Attempt, Delivery, Endpoint
 
 KEYS = secrets.new_key()
 VAULT = Vault(KEYS)
-SUCCEEDED = "fine_tuning.job.succeeded"
+SUCCEEDED: EventType = "fine_tuning.job.succeeded"
 
 
 def settings(**changes: Any) -> Settings:
@@ -21,9 +22,9 @@ def settings(**changes: Any) -> Settings:
     return Settings(secret_keys=KEYS, webhook_loopback_http=True, **(quick | changes))
 
 
-def add_endpoint(project_id: str, url: str = "https://1.1.1.1", *event_types: str) -> tuple[str, str]:
+def add_endpoint(project_id: str, url: str = "https://1.1.1.1", *event_types: Any) -> tuple[str, str]:
     """An endpoint of a project; its id and its secret."""
-    request = EndpointRequest(name="x", url=url, event_types=list(event_types) or [SUCCEEDED])  # type: ignore[arg-type]
+    request = EndpointRequest(name="x", url=url, event_types=list(event_types) or [SUCCEEDED])
     with db.transaction() as session:
         endpoint, secret = service.create(session, project_id, request, vault=VAULT, most=100)
         return endpoint.id, secret
