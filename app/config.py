@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, HttpUrl, IPvAnyNetwork, SecretStr, model_validator
+from pydantic import Field, FilePath, HttpUrl, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     secret_keys: SecretStr = SecretStr("")  # base64 of 32 bytes each, the newest first, commas between
     webhook_ports: frozenset[int] = frozenset({443})  # JSON list: the ports of https URLs
     webhook_networks: tuple[IPvAnyNetwork, ...] = ()  # JSON list: networks that are not public, yet may be sent to
-    webhook_authorities: Path | None = None  # certificates to trust, in PEM; None: the system's
+    webhook_authorities: FilePath | None = None  # certificates to trust, in PEM; None: the system's
     webhook_loopback_http: bool = False  # also http:// to this machine; only where `host` is a loopback address
     webhook_seconds: float = Field(default=15.0, gt=0)  # one request, from the look-up to the end of the answer
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
@@ -169,7 +170,7 @@ class _Pinned(httpcore.NetworkBackend):
     """Connects to the addresses it was given, whatever host it is asked for, as long as its clock runs."""
 
     def __init__(self, addresses: list[Address], clock: _Clock) -> None:
-        self._addresses = addresses[:MOST_TRIED_ADDRESSES]
+        self._addresses = _taking_turns(addresses)[:MOST_TRIED_ADDRESSES]
         self.clock = clock
 
     def connect_tcp(
@@ -229,6 +230,12 @@ def open_egress(settings: Settings) -> Egress:
         seconds=settings.webhook_seconds,
         authorities=None if settings.webhook_authorities is None else str(settings.webhook_authorities),
     )
+
+
+def _taking_turns(addresses: list[Address]) -> list[Address]:
+    """The same with both families in turn: a machine without IPv6 must not use up its tries on it."""
+    families = [[address for address in dict.fromkeys(addresses) if address.version == version] for version in (4, 6)]
+    return [address for pair in zip_longest(*families) for address in pair if address is not None]
 
 
 def _beginning(chunks: Iterable[bytes]) -> bytes:

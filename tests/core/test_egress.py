@@ -130,9 +130,11 @@ def test_a_second_answer_of_the_name_server_is_never_asked_for(certificates: Cer
 
 def test_another_address_is_tried_if_the_first_does_not_answer(tls: Egress, certificates: Certificates) -> None:
     with receiving(tls=certificates.server(HOST)) as receiver:
-        resolve = knows(hooks_example_com=["127.0.0.9", "127.0.0.1"])
-        egress = replace(tls, ports=frozenset({receiver.port}), resolve=resolve)
-        assert egress.post(receiver.url, b"", {}).status == 200
+        networks = (*LOOPBACK, ipaddress.ip_network("::1/128"))
+        for addresses in (["127.0.0.9", "127.0.0.1"], [*["::1"] * 5, "127.0.0.9", "127.0.0.1"]):
+            resolve = knows(hooks_example_com=addresses)
+            egress = replace(tls, ports=frozenset({receiver.port}), networks=networks, resolve=resolve)
+            assert egress.post(receiver.url, b"", {}).status == 200
 
 
 def test_proxies_of_the_environment_are_not_used(
@@ -313,6 +315,11 @@ def test_the_settings_make_the_door(tmp_path: Path) -> None:
     for url in ("https://10.1.1.1:8443", "https://[fd00::1]", "http://127.0.0.1:1"):
         egress.check(url)
     assert not open_egress(Settings()).loopback_http
+
+
+def test_authorities_that_are_not_there_are_missed_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="webhook_authorities"):
+        Settings(webhook_authorities=tmp_path / "none.pem")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "tunesmith.example"])
