@@ -61,6 +61,11 @@ def transaction() -> Iterator[Session]:
         callback()
 
 
+def outcome_is_unknown(error: BaseException) -> bool:
+    """Whether a transaction that raised may have been committed all the same: its connection broke."""
+    return isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+
+
 @contextmanager
 def reading() -> Iterator[Session]:
     """A session for hot reads on an autocommit connection: no BEGIN and no COMMIT on the wire."""

@@ -6,6 +6,7 @@ AppError
 ├── Forbidden 403
 ├── NotFound 404
 ├── MethodNotAllowed 405
+├── Conflict 409
 ├── Gone 410
 ├── TooLarge 413
 ├── TooManyRequests 429
@@ -25,7 +26,7 @@ class AppError(Exception):
     code: ClassVar[str | None] = None
     param: str | None = None
     retry_after: int | None = None  # seconds, in Retry-After
-    should_retry: ClassVar[bool | None] = None  # what clients are told where the status alone would mislead them
+    should_retry: ClassVar[bool | None] = None  # what clients are told in x-should-retry; None: the status says it
 
     def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
@@ -38,6 +39,7 @@ class BadRequest(AppError):
 
     status = 400
     type = "invalid_request_error"
+    should_retry = False
 
 
 class Unauthorized(AppError):
@@ -45,6 +47,7 @@ class Unauthorized(AppError):
 
     status = 401
     type = "invalid_request_error"
+    should_retry = False
     code = "invalid_api_key"
 
 
@@ -53,6 +56,7 @@ class Forbidden(AppError):
 
     status = 403
     type = "invalid_request_error"
+    should_retry = False
 
 
 class NotFound(AppError):
@@ -60,12 +64,21 @@ class NotFound(AppError):
 
     status = 404
     type = "invalid_request_error"
+    should_retry = False
 
 
 class MethodNotAllowed(AppError):
     """This method is not allowed on this path."""
 
     status = 405
+    type = "invalid_request_error"
+    should_retry = False
+
+
+class Conflict(AppError):
+    """Another request stands in the way."""
+
+    status = 409
     type = "invalid_request_error"
 
 
@@ -74,6 +87,7 @@ class Gone(AppError):
 
     status = 410
     type = "invalid_request_error"
+    should_retry = False
 
 
 class TooLarge(AppError):
@@ -81,6 +95,7 @@ class TooLarge(AppError):
 
     status = 413
     type = "invalid_request_error"
+    should_retry = False
 
 
 class TooManyRequests(AppError):

@@ -1,6 +1,6 @@
 """Imports every feature's tables, so that `Base.metadata` is whole."""
 
-from app import outbox
+from app import idempotency, outbox
 from app.audit import tables as audit
 from app.auth import tables as auth
 from app.db import Base
@@ -12,4 +12,17 @@ from app.uploads import tables as uploads
 from app.webhooks import tables as webhooks
 from app.workers import tables as workers
 
-__all__ = ["Base", "audit", "auth", "events", "files", "jobs", "models", "outbox", "uploads", "webhooks", "workers"]
+__all__ = [
+    "Base",
+    "audit",
+    "auth",
+    "events",
+    "files",
+    "idempotency",
+    "jobs",
+    "models",
+    "outbox",
+    "uploads",
+    "webhooks",
+    "workers",
+]

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from app import db, outbox, storage
+from app import db, idempotency, outbox, storage
 from app.config import Settings
 from app.db import Session
 from app.files import service as files
@@ -35,6 +35,7 @@ def sweep(settings: Settings, store: Store) -> None:
         files.sweep_deleted(session)
         uploads.sweep_expired(session)
         uploads.sweep_ended(session)
+        idempotency.sweep(session)
         workers.forget_lost(session, FORGET_WORKER_SECONDS)
     due_outbox(store)
     webhook_upkeep(settings)

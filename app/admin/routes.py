@@ -19,6 +19,7 @@ from app.files import service as files
 from app.http import paging
 from app.http.body import json_body
 from app.http.deps import CurrentSettings
+from app.http.once import Once
 from app.jobs import quotas as job_quotas
 
 router = APIRouter(prefix="/v1/organization", tags=["administration"])
@@ -35,13 +36,13 @@ ProjectBody = Annotated[schemas.ProjectRequest, Depends(json_body(schemas.Projec
 
 
 @router.post("/projects", response_model=schemas.ProjectObject)
-def create_project(admin: CurrentAdmin, body: ProjectBody) -> JSONResponse:
+def create_project(admin: CurrentAdmin, body: ProjectBody, once: Once) -> JSONResponse:
     """Create a project."""
-    with db.transaction() as session:
+    with once.attempt(admin, body) as attempt, db.transaction() as session:
         project = service.create_project(session, admin.organization_id, body.name)
         details = {"name": project.name}
         audit.record(session, admin, Action.PROJECT_CREATED, project.id, project_id=project.id, details=details)
-    return JSONResponse(schemas.project(project))
+        return attempt.reply(session, schemas.project(project))
 
 
 @router.get("/projects", response_model=schemas.ProjectList)
@@ -112,10 +113,11 @@ def create_key(
     project_id: str,
     admin: CurrentAdmin,
     body: Annotated[schemas.KeyRequest, Depends(json_body(schemas.KeyRequest))],
+    once: Once,
 ) -> JSONResponse:
     """Make a key of a project. It is in this reply, and in no other."""
     scopes = auth.scopes_named(body.scopes)
-    with db.transaction() as session:
+    with once.attempt(admin, body, secret=True) as attempt, db.transaction() as session:
         project = service.get_active_project(session, admin.organization_id, project_id)
         lifetime = _lifetime(body.expires_in_seconds)
         issued = auth.issue(
@@ -123,7 +125,7 @@ def create_key(
         )
         details = {"scopes": issued.row.scopes}
         audit.record(session, admin, Action.KEY_CREATED, issued.row.id, project_id=project.id, details=details)
-    return JSONResponse(schemas.new_key(issued))
+        return attempt.reply(session, schemas.new_key(issued))
 
 
 @router.get("/projects/{project_id}/api_keys", response_model=schemas.KeyList)
@@ -172,14 +174,16 @@ def delete_key(project_id: str, key_id: str, admin: CurrentAdmin) -> JSONRespons
 
 @router.post("/admin_api_keys", response_model=schemas.NewAdminKeyObject)
 def create_admin_key(
-    admin: CurrentAdmin, body: Annotated[schemas.AdminKeyRequest, Depends(json_body(schemas.AdminKeyRequest))]
+    admin: CurrentAdmin,
+    body: Annotated[schemas.AdminKeyRequest, Depends(json_body(schemas.AdminKeyRequest))],
+    once: Once,
 ) -> JSONResponse:
     """Make an admin key. It is in this reply, and in no other."""
-    with db.transaction() as session:
+    with once.attempt(admin, body, secret=True) as attempt, db.transaction() as session:
         lifetime = _lifetime(body.expires_in_seconds)
         issued = auth.issue(session, admin.organization_id, None, name=body.name, scopes=auth.ADMIN, lifetime=lifetime)
         audit.record(session, admin, Action.KEY_CREATED, issued.row.id, details={"scopes": issued.row.scopes})
-    return JSONResponse(schemas.new_admin_key(issued))
+        return attempt.reply(session, schemas.new_admin_key(issued))
 
 
 @router.get("/admin_api_keys", response_model=schemas.AdminKeyList)

@@ -22,6 +22,7 @@ from app.files.tables import File
 from app.files.upload import Upload
 from app.http import multipart, openapi, paging
 from app.http.deps import CurrentSettings, CurrentStore
+from app.http.once import Attempt, Once
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -47,13 +48,15 @@ Ascending = Annotated[bool, Depends(paging.ascending)]
 
 
 @router.post("", response_model=schemas.FileObject, openapi_extra=UPLOAD_FORM)
-async def create(request: Request, caller: Writer, store: CurrentStore, settings: CurrentSettings) -> JSONResponse:
+async def create(
+    request: Request, caller: Writer, store: CurrentStore, settings: CurrentSettings, once: Once
+) -> JSONResponse:
     """Upload a file."""
     await run_in_threadpool(_check_room, request, caller.project_id, settings)
-    received = Upload(caller.project_id, store, settings)
-    await multipart.receive(request, upload.form(settings), received)
-    row = await run_in_threadpool(_insert, received, caller, settings)
-    return JSONResponse(schemas.file(row))
+    async with once.arriving(caller) as attempt:
+        received = Upload(caller.project_id, store, settings)
+        await multipart.receive(request, upload.form(settings), received, meanwhile=attempt.beat)
+        return await run_in_threadpool(_insert, received, attempt, caller, settings)
 
 
 @router.get("", response_model=schemas.FileList)
@@ -106,9 +109,10 @@ def _check_room(request: Request, project_id: str, settings: Settings) -> None:
         service.check_room(session, project_id, max(1, least), settings)
 
 
-def _insert(received: Upload, caller: Caller, settings: Settings) -> File:
-    """The row comes last; without it the object is removed again."""
+def _insert(received: Upload, attempt: Attempt, caller: Caller, settings: Settings) -> JSONResponse:
+    """The row comes last; without it the object is removed again. A row that may be there keeps its object."""
     try:
+        attempt.identify(received.described())
         with db.transaction() as session:
             row = service.add(
                 session,
@@ -122,9 +126,10 @@ def _insert(received: Upload, caller: Caller, settings: Settings) -> File:
                 settings=settings,
             )
             audit.record(session, caller, Action.FILE_CREATED, row.id, details={"bytes": row.bytes})
-            return row
-    except Exception:
-        received.discard()
+            return attempt.reply(session, schemas.file(row))
+    except Exception as error:
+        if not db.outcome_is_unknown(error):
+            received.discard()
         raise
 
 

@@ -59,6 +59,16 @@ class Upload(Incoming):
             raise InvalidExpiry
         return int(seconds)
 
+    def described(self) -> dict[str, object]:
+        """What makes another upload the same one."""
+        expiry = self.expires_after
+        return {
+            "purpose": self.purpose,
+            "filename": self.filename,
+            "expires": expiry,
+            "sha256": self.sha256.hexdigest(),
+        }
+
     def write(self, data: bytes) -> None:
         """Hash, check and store the next bytes of the file."""
         super().write(data)

@@ -6,11 +6,12 @@ from typing import Any
 import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.errors import AppError, BadRequest, MethodNotAllowed, NotFound, Unavailable
+from app.idempotency import Replay
 from app.storage import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def render(error: AppError) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Register a handler for every kind of error a request can end in. The rest is the middleware's."""
     app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(Replay, _replay)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ClientDisconnect, _disconnected)
@@ -39,6 +41,10 @@ def install(app: FastAPI) -> None:
 
 def _app_error(_: Request, error: Any) -> JSONResponse:
     return render(error)
+
+
+def _replay(_: Request, replay: Any) -> Response:
+    return Response(replay.reply, media_type="application/json", headers={"Idempotent-Replayed": "true"})
 
 
 def _http_exception(request: Request, error: Any) -> JSONResponse:

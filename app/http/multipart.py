@@ -6,6 +6,7 @@ At most a couple of megabytes are in memory. Only the parts that a route names a
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from fastapi import Request
@@ -73,16 +74,17 @@ class Form:
     fields: frozenset[str] = frozenset()
 
 
-async def receive(request: Request, form: Form, target: Target) -> None:
-    """Take a whole form into `target`. Raises BadRequest, TooLarge, StoreUnavailable, ClientDisconnect.
+async def receive(request: Request, form: Form, target: Target, *, meanwhile: Callable[[], None]) -> None:
+    """Take a whole form into `target`, and call `meanwhile` beside each of its writes.
 
-    `target` is finished, or aborted whatever goes wrong, a client that vanishes included.
+    Raises BadRequest, TooLarge, StoreUnavailable, ClientDisconnect. `target` is finished, or aborted whatever goes
+    wrong, a client that vanishes included.
     """
     _check_length(request, form)
     reader = _Reader(form, target)
     parser = MultipartParser(_boundary(request), reader.callbacks())  # type: ignore[arg-type]
     try:
-        await _pump(request, parser, reader, target)
+        await _pump(request, parser, reader, partial(_hand_on, reader, target, meanwhile))
         await run_in_threadpool(target.finish)
     except MultipartParseError as error:
         await run_in_threadpool(target.abort, error)
@@ -181,7 +183,7 @@ class _Reader:
         self.ended = True
 
 
-async def _pump(request: Request, parser: MultipartParser, reader: _Reader, target: Target) -> None:
+async def _pump(request: Request, parser: MultipartParser, reader: _Reader, hand_on: Callable[[], None]) -> None:
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
@@ -190,12 +192,17 @@ async def _pump(request: Request, parser: MultipartParser, reader: _Reader, targ
         if received - reader.file_bytes > MAX_FORM_BYTES:
             raise TooLarge(f"The form around the file is larger than {MAX_FORM_BYTES} bytes.")
         if reader.waiting >= BATCH_BYTES:
-            await run_in_threadpool(target.write, reader.take())
+            await run_in_threadpool(hand_on)
     parser.finalize()
     if not reader.ended:
         raise InvalidForm("The body is not a valid multipart form: it ends early.")
     if reader.waiting:
-        await run_in_threadpool(target.write, reader.take())
+        await run_in_threadpool(hand_on)
+
+
+def _hand_on(reader: _Reader, target: Target, meanwhile: Callable[[], None]) -> None:
+    target.write(reader.take())
+    meanwhile()
 
 
 def _check_length(request: Request, form: Form) -> None:

@@ -15,6 +15,7 @@ from app.events import schemas as event_schemas
 from app.http import openapi, paging
 from app.http.body import json_body
 from app.http.deps import CurrentBell, CurrentSettings, CurrentStore
+from app.http.once import Once
 from app.jobs import event_stream, schemas, service
 from app.jobs.event_stream import Feed
 from app.models import archive
@@ -41,13 +42,14 @@ def create(
     catalog: CurrentCatalog,
     settings: CurrentSettings,
     bell: CurrentBell,
+    once: Once,
 ) -> JSONResponse:
     """Create a fine-tuning job."""
-    with db.transaction() as session:
+    with once.attempt(caller, body) as attempt, db.transaction() as session:
         job = service.create(session, caller, body, catalog=catalog, settings=settings)
         audit.record(session, caller, Action.JOB_CREATED, job.id, details={"model": job.model})
         db.after_commit(session, db.in_background(partial(bell.ring, queue.CPU)))
-    return JSONResponse(schemas.job(job, caller.organization_id))
+        return attempt.reply(session, schemas.job(job, caller.organization_id))
 
 
 @router.get("", response_model=schemas.JobList)

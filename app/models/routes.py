@@ -13,6 +13,7 @@ from app.auth.scopes import Scope
 from app.http import paging
 from app.http.body import json_body
 from app.http.deps import CurrentSettings
+from app.http.once import Once
 from app.models import permissions, schemas, service
 from app.models.deps import CurrentCatalog
 
@@ -56,14 +57,14 @@ def delete(model: str, caller: Writer, catalog: CurrentCatalog) -> JSONResponse:
 
 
 @checkpoints_router.post("/{model:path}/permissions", response_model=schemas.PermissionList)
-def grant(model: str, caller: Writer, body: PermissionBody) -> JSONResponse:
+def grant(model: str, caller: Writer, body: PermissionBody, once: Once) -> JSONResponse:
     """Let other projects of the organisation use a checkpoint."""
-    with db.transaction() as session:
+    with once.attempt(caller, body) as attempt, db.transaction() as session:
         granted, new = permissions.grant(session, caller, model, body.project_ids)
         for permission in new:
             details = {"fine_tuned_model_checkpoint": model, "project_id": permission.project_id}
             audit.record(session, caller, Action.PERMISSION_CREATED, permission.id, details=details)
-    return JSONResponse(schemas.permissions(granted, has_more=False))
+        return attempt.reply(session, schemas.permissions(granted, has_more=False))
 
 
 @checkpoints_router.get("/{model:path}/permissions", response_model=schemas.PermissionList)

@@ -20,6 +20,7 @@ from app.http import multipart, openapi
 from app.http.body import json_body
 from app.http.deps import CurrentSettings, CurrentStore
 from app.http.multipart import Form
+from app.http.once import Attempt, Once
 from app.slots import Slots
 from app.storage import Store
 from app.uploads import assembly, schemas, service
@@ -42,12 +43,12 @@ CompletionBody = Annotated[schemas.Completion, Depends(json_body(schemas.Complet
 
 
 @router.post("", response_model=schemas.UploadObject)
-def create(caller: Writer, body: UploadBody, settings: CurrentSettings) -> JSONResponse:
+def create(caller: Writer, body: UploadBody, settings: CurrentSettings, once: Once) -> JSONResponse:
     """Begin an upload in parts."""
-    with db.transaction() as session:
+    with once.attempt(caller, body) as attempt, db.transaction() as session:
         upload = service.create(session, caller.project_id, body, settings)
         audit.record(session, caller, Action.UPLOAD_CREATED, upload.id, details={"bytes": upload.bytes})
-    return JSONResponse(schemas.upload(upload))
+        return attempt.reply(session, schemas.upload(upload))
 
 
 @router.post(
@@ -57,16 +58,17 @@ def create(caller: Writer, body: UploadBody, settings: CurrentSettings) -> JSONR
     openapi_extra=PART_FORM,
 )
 async def add_part(
-    request: Request, upload_id: str, caller: Writer, store: CurrentStore, settings: CurrentSettings
+    request: Request, upload_id: str, caller: Writer, store: CurrentStore, settings: CurrentSettings, once: Once
 ) -> JSONResponse:
     """Add a part. Parts may be sent in parallel; `complete` names their order."""
     await run_in_threadpool(_check_open, caller.project_id, upload_id)
     part_id = ids.new("part_")
     key = service.prefix(caller.project_id, upload_id) + part_id
     received = Incoming(store, key, most=settings.max_part_bytes, param="data")
-    await multipart.receive(request, Form(file="data", most=settings.max_part_bytes), received)
-    part = await run_in_threadpool(_insert, received, caller, upload_id, part_id, settings)
-    return JSONResponse(schemas.part(part))
+    async with once.arriving(caller) as attempt:
+        form = Form(file="data", most=settings.max_part_bytes)
+        await multipart.receive(request, form, received, meanwhile=attempt.beat)
+        return await run_in_threadpool(_insert, received, attempt, caller, upload_id, part_id, settings)
 
 
 @router.post("/{upload_id}/complete", response_model=schemas.UploadObject, responses=openapi.replies(Gone))
@@ -77,22 +79,25 @@ def complete(
     store: CurrentStore,
     settings: CurrentSettings,
     assemblies: Assemblies,
+    once: Once,
 ) -> JSONResponse:
     """Put the parts together in the order named, and make them a file."""
-    with assemblies.taken(caller.project_id):
+    with once.attempt(caller, body) as attempt, assemblies.taken(caller.project_id):
         with db.transaction() as session:
             upload, parts = service.begin_completion(session, caller.project_id, upload_id, body.part_ids)
         file_id = ids.new("file-")
+        target = files.object_key(caller.project_id, file_id)
         try:
-            sha256 = _assembled(store, upload, parts, body.md5, files.object_key(caller.project_id, file_id))
+            sha256 = _assembled(store, upload, parts, body.md5, target, attempt)
             with db.transaction() as session:
                 upload, file = service.complete(session, upload, file_id=file_id, sha256=sha256, settings=settings)
                 details = {"bytes": file.bytes, "upload": upload.id}
                 audit.record(session, caller, Action.FILE_CREATED, file.id, details=details)
-        except BaseException:
-            _give_up(store, upload, files.object_key(caller.project_id, file_id))
+                return attempt.reply(session, schemas.upload(upload, file))
+        except BaseException as error:
+            if not db.outcome_is_unknown(error):
+                _give_up(store, upload, target)
             raise
-    return JSONResponse(schemas.upload(upload, file))
 
 
 @router.post("/{upload_id}/cancel", response_model=schemas.UploadObject, responses=openapi.replies(Gone))
@@ -110,15 +115,18 @@ def _check_open(project_id: str, upload_id: str) -> None:
         service.open_upload(session, project_id, upload_id, lock=False)
 
 
-def _insert(received: Incoming, caller: Caller, upload_id: str, part_id: str, settings: Settings) -> UploadPart:
-    """The row comes last; without it the object is removed again."""
+def _insert(
+    received: Incoming, attempt: Attempt, caller: Caller, upload_id: str, part_id: str, settings: Settings
+) -> JSONResponse:
+    """The row comes last; without it the object is removed again. A row that may be there keeps its object."""
     if received.filename is None:
         raise MissingPart
     if received.size == 0:
         raise EmptyPart
     try:
+        attempt.identify({"sha256": received.sha256.hexdigest()})
         with db.transaction() as session:
-            return service.add_part(
+            part = service.add_part(
                 session,
                 caller.project_id,
                 upload_id,
@@ -127,13 +135,18 @@ def _insert(received: Incoming, caller: Caller, upload_id: str, part_id: str, se
                 sha256=received.sha256.hexdigest(),
                 settings=settings,
             )
-    except Exception:
-        received.discard()
+            return attempt.reply(session, schemas.part(part))
+    except Exception as error:
+        if not db.outcome_is_unknown(error):
+            received.discard()
         raise
 
 
-def _assembled(store: Store, upload: Upload, parts: list[UploadPart], md5: str | None, target: str) -> str:
+def _assembled(
+    store: Store, upload: Upload, parts: list[UploadPart], md5: str | None, target: str, attempt: Attempt
+) -> str:
     def renew() -> None:
+        attempt.beat()
         with db.transaction() as session:
             service.renew(session, upload)
 

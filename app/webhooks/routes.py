@@ -14,6 +14,7 @@ from app.auth.scopes import Scope
 from app.http import paging
 from app.http.body import json_body
 from app.http.deps import CurrentSettings
+from app.http.once import Once
 from app.webhooks import events, schemas, sending, service
 from app.webhooks.errors import NoAnswer
 from app.webhooks.runtime import Runtime
@@ -40,18 +41,23 @@ TestBody = Annotated[schemas.EndpointTest, Depends(json_body(schemas.EndpointTes
 
 @router.post("", response_model=schemas.EndpointWithSecret)
 def create(
-    request: Request, caller: Writer, body: EndpointBody, runtime: CurrentRuntime, settings: CurrentSettings
+    request: Request,
+    caller: Writer,
+    body: EndpointBody,
+    runtime: CurrentRuntime,
+    settings: CurrentSettings,
+    once: Once,
 ) -> JSONResponse:
     """Create a webhook endpoint. Its signing secret is shown now and never again."""
     runtime.check_offered()
     with runtime.slots.taken(caller.project_id):
         runtime.check_url(body.url, own=request.url.netloc)
-    with db.transaction() as session:
+    with once.attempt(caller, body, secret=True) as attempt, db.transaction() as session:
         endpoint, secret = service.create(
             session, caller.project_id, body, vault=runtime.vault, most=settings.webhook_endpoints_per_project
         )
         audit.record(session, caller, Action.WEBHOOK_CREATED, endpoint.id)
-    return JSONResponse(schemas.with_secret(endpoint, secret))
+        return attempt.reply(session, schemas.with_secret(endpoint, secret))
 
 
 @router.get("", response_model=schemas.EndpointList)
@@ -97,10 +103,12 @@ def delete(endpoint_id: str, caller: Writer) -> JSONResponse:
 
 
 @router.post("/{endpoint_id}/rotate_secret", response_model=schemas.EndpointWithSecret)
-def rotate_secret(endpoint_id: str, caller: Writer, body: RotationBody, runtime: CurrentRuntime) -> JSONResponse:
+def rotate_secret(
+    endpoint_id: str, caller: Writer, body: RotationBody, runtime: CurrentRuntime, once: Once
+) -> JSONResponse:
     """Give a webhook endpoint a new signing secret; the old one may go on signing beside it for 24 hours."""
     runtime.check_offered()
-    with db.transaction() as session:
+    with once.attempt(caller, body, secret=True) as attempt, db.transaction() as session:
         endpoint, secret = service.rotate_secret(
             session,
             caller.project_id,
@@ -109,7 +117,7 @@ def rotate_secret(endpoint_id: str, caller: Writer, body: RotationBody, runtime:
             keep_old=body.keep_old_secret_active_for_24_hours,
         )
         audit.record(session, caller, Action.WEBHOOK_SECRET_ROTATED, endpoint_id)
-    return JSONResponse(schemas.with_secret(endpoint, secret))
+        return attempt.reply(session, schemas.with_secret(endpoint, secret))
 
 
 @router.post("/{endpoint_id}/test", response_model=schemas.EndpointTestResult)
