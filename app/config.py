@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     no_capacity_seconds: float = 24 * 3600.0  # a job no living worker can serve fails after so long
     drain_seconds: float = 120.0  # how long a stopping worker may take to checkpoint and hand back
     orphan_grace_seconds: float = 24 * 3600.0  # objects no row names are deleted after so long
+    garbage_seconds: float = Field(default=3600.0, gt=0)  # how often a `worker cpu` looks for such objects
 
     # Training.
     device: str = "auto"  # auto, cpu, cuda:0 …

@@ -10,6 +10,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -31,6 +33,14 @@ class StoreUnavailable(Exception):
     """The object store does not answer, refuses, or is full."""
 
 
+@dataclass(frozen=True)
+class Stored:
+    """An object, or what is left of one that never became whole."""
+
+    key: str
+    modified: datetime
+
+
 class Store(Protocol):
     """What the rest of the code may do with objects."""
 
@@ -48,6 +58,10 @@ class Store(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys that start with `prefix`, which ends in a slash."""
+        ...
+
+    def listing(self, prefix: str) -> Iterator[Stored]:
+        """All that lies under `prefix`, which ends in a slash, in the order of keys."""
         ...
 
     def delete(self, key: str) -> None:
@@ -137,9 +151,14 @@ class FolderStore:
         return path.stat().st_size
 
     def keys(self, prefix: str) -> Iterator[str]:
+        return (stored.key for stored in self.listing(prefix) if not Path(stored.key).name.startswith(PARTIAL))
+
+    def listing(self, prefix: str) -> Iterator[Stored]:
         for path in sorted(self._path(prefix).rglob("*")):
-            if path.is_file() and not path.name.startswith(PARTIAL):
-                yield path.relative_to(self.root.resolve()).as_posix()
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if path.is_file():
+                    key = path.relative_to(self.root.resolve()).as_posix()
+                    yield Stored(key, datetime.fromtimestamp(path.stat().st_mtime, UTC))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -208,11 +227,14 @@ class S3Store:
             return self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)["ContentLength"]
 
     def keys(self, prefix: str) -> Iterator[str]:
+        return (stored.key for stored in self.listing(prefix))
+
+    def listing(self, prefix: str) -> Iterator[Stored]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
         with _translated(prefix):
             for page in pages:
                 for entry in page.get("Contents", []):
-                    yield entry["Key"].removeprefix(self.prefix)
+                    yield Stored(entry["Key"].removeprefix(self.prefix), entry["LastModified"])
 
     def delete(self, key: str) -> None:
         with _translated(key):

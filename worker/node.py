@@ -1,7 +1,7 @@
 """One worker process: it registers, keeps its leases alive, fills its free slots from Postgres, sweeps, and drains.
 
-Five kinds of thread: the claim loop, the heartbeat, the sweeper, the deliverer of webhooks, and one for each job. A
-ring only wakes the claim loop, which looks by itself every `poll_seconds` anyway.
+Kinds of thread: the claim loop, the heartbeat, the sweeper, the deliverer of webhooks, on a CPU worker the collector of
+garbage, and one for each job. A ring only wakes the claim loop, which looks by itself every `poll_seconds` anyway.
 """
 
 import logging
@@ -22,6 +22,7 @@ from app.workers import service as workers
 from app.workers.service import Condition
 from worker import sweeps
 from worker.deliverer import Deliverer
+from worker.garbage import Collector
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Node:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._deliverer = Deliverer(settings)
+        self._collector = Collector(settings, store)
 
     def start(self) -> None:
         """Register and start the threads."""
@@ -78,7 +80,10 @@ class Node:
                 device_group=self.device_group,
                 slots=self.slots,
             )
-        for loop in (self._claim_loop, self._heartbeat_loop, self._sweep_loop, self._deliverer.run):
+        loops = [self._claim_loop, self._heartbeat_loop, self._sweep_loop, self._deliverer.run]
+        if self.kind == workers.CPU:
+            loops.append(self._collector.run)
+        for loop in loops:
             thread = threading.Thread(target=loop, name=loop.__name__.strip("_"), daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -103,6 +108,7 @@ class Node:
         while self.running and time.monotonic() < deadline:
             time.sleep(0.05)
         self._ended.set()
+        self._collector.stop()
         self._deliverer.stop()
         for thread in self._threads:
             thread.join(10)

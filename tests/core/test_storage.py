@@ -1,48 +1,15 @@
 """Both stores keep the same promises: objects appear whole, keys stay inside, what is missing says so."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from object_stores import s3_settings, store
 
 from app import storage
 from app.config import Settings
 
-
-@pytest.fixture(scope="module")
-def s3_settings() -> Iterator[Settings]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = Settings(
-        storage_url="s3://adapters/team",
-        s3_endpoint_url=f"http://{host}:{port}",
-        s3_access_key_id="test",
-        s3_secret_access_key="test",
-    )
-    client = boto3.client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    client.create_bucket(Bucket="adapters")
-    yield settings
-    server.stop()
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[storage.Store]:
-    if request.param == "folder":
-        yield storage.open_store(Settings(storage_url=f"file://{tmp_path}/objects"))
-        return
-    store = storage.open_store(request.getfixturevalue("s3_settings"))
-    yield store
-    storage.delete_prefix(store, "")
+__all__ = ["s3_settings", "store"]
 
 
 @pytest.mark.parametrize("size", [0, 1, storage.PART_BYTES - 1, storage.PART_BYTES, 2 * storage.PART_BYTES + 7])

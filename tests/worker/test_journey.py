@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -21,7 +22,9 @@ from app.jobs import quotas, states
 from app.jobs import service as jobs
 from app.jobs.tables import Job
 from app.models.tables import Checkpoint, TunedModel
+from app.outbox import OutboxRow
 from app.queue import GPU, Bell
+from worker import garbage
 from worker.gpu import GpuNode
 from worker.node import Node
 
@@ -100,6 +103,23 @@ def test_the_published_adapter_is_whole_and_says_where_it_comes_from(bench: Benc
     card = b"".join(bench.store.read(final.object_prefix + "README.md")).decode()
     assert job.training_file in card
     assert "learning_rate" in card
+
+
+def test_nothing_of_a_finished_job_is_garbage_and_no_garbage_is_left_of_it(bench: Bench) -> None:
+    bench.start("cpu", "gpu")
+    bench.wait(bench.create(lines(12), lines(4)), states.SUCCEEDED)
+    outbox_is_empty = sa.select(sa.func.count()).select_from(OutboxRow)
+    deadline = time.monotonic() + 60
+    while True:  # the last resume state is deleted by a sweep
+        with db.reading() as session:
+            if session.scalar(outbox_is_empty) == 0:
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    before = sorted(bench.store.keys("projects/"))
+    assert len({key.split("/")[2] for key in before}) == 3, "files, prepared data and adapters"
+    assert garbage.collect(bench.settings, bench.store, datetime.now(UTC) + timedelta(days=100)) == 0
+    assert sorted(bench.store.keys("projects/")) == before
 
 
 def test_training_goes_on_from_a_tuned_model(bench: Bench) -> None:
