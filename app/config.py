@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, FilePath, HttpUrl, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     dtype: str = "auto"  # auto: bfloat16 where the machine has it
     engine_slots: int = Field(default=0, ge=0)  # jobs at once in one engine; 0: 8 on a GPU, 4 on a CPU
     engine_threads: int = Field(default=0, ge=0)  # on a CPU; 0: one per physical core, or one for a small base
+    sharing: Literal["all", "project"] = "all"  # project: jobs of different projects are never in one engine at once
     prepare_slots: int = Field(default=2, ge=1)  # files prepared at once by one `worker cpu`
     resume_interval_seconds: float = 60.0
     warm_base: str = ""  # the catalogue id a GPU worker loads before its first job

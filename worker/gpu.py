@@ -34,12 +34,12 @@ class Trainer:
         self._entry: CatalogEntry | None = None
         self._loaded_at = 0.0
         self._yielding_since: float | None = None
-        self._suspects: set[str] = set()
+        self._running: dict[str, Job] = {}
         self._lock = threading.Lock()  # one thread at a time starts engines and loads bases
 
     def take(self, node: Node) -> Job | None:
         """Claim the next job for the base that is, or now becomes, resident."""
-        if self._suspects:
+        if any(job.suspect for job in list(self._running.values())):
             return None  # a suspect runs alone
         with db.reading() as session:
             queues = claims.queues(session, running_jobs=self._settings.quota_running_jobs)
@@ -57,13 +57,13 @@ class Trainer:
     def run(self, job: Job, held: Held) -> None:
         """Run one claimed job in the engine; whatever happens to the engine happens to the job's attempt only."""
         engine, entry = self._engine, self._entry
-        if engine is None or entry is None or entry.base_key != job.base_key or not engine.alive:
-            runner.take_back(job, failures.ENGINE_CRASHED)
-            return
         try:
-            self._runner.run(job, held, entry, engine, alone=job.suspect)
+            if engine is None or entry is None or entry.base_key != job.base_key or not engine.alive:
+                runner.take_back(job, failures.ENGINE_CRASHED)
+            else:
+                self._runner.run(job, held, entry, engine, alone=job.suspect)
         finally:
-            self._suspects.discard(job.id)
+            self._running.pop(job.id, None)
 
     def warm_up(self, node: Node) -> None:
         """Start the engine, and load the base that the settings name, before the first job."""
@@ -90,10 +90,17 @@ class Trainer:
                 base_key=base_key,
                 alone=node.running == 0,
                 running_jobs=self._settings.quota_running_jobs,
+                company=self._company(),
             )
-        if job is not None and job.suspect:
-            self._suspects.add(job.id)
+        if job is not None:
+            self._running[job.id] = job
         return job
+
+    def _company(self) -> str | None:
+        """The project that the engine is kept for, if projects do not share engines and one has it now."""
+        if self._settings.sharing == "all":
+            return None
+        return next((job.project_id for job in list(self._running.values())), None)
 
     def _serves(self, base_key: str) -> bool:
         return self._find(base_key) is not None
