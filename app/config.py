@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     stream_poll_seconds: float = 0.5  # how often a process looks for new events of the jobs that are watched
     streams_per_key: int = 20  # event streams open at once, in one process
+    development: bool = False  # start with settings that must not meet the network (app/exposure.py)
     api_processes: int = Field(default=1, ge=1)  # how many API processes share the rate limits
     trusted_proxies: str = ""  # addresses whose X-Forwarded-For is believed, with commas; empty: nobody's
 
@@ -57,6 +58,11 @@ class Settings(BaseSettings):
     quota_running_jobs: int = Field(default=0, ge=0, le=MOST_JOBS)
     quota_waiting_jobs: int = Field(default=500, ge=0, le=MOST_JOBS)  # in validation, queued or paused
     quota_monthly_tokens: int = Field(default=0, ge=0, le=MOST_BIGINT)  # trained in a calendar month, UTC
+
+    # Metrics for Prometheus: every process takes the first free port from here on; 0: none are shown.
+    metrics_port: int = Field(default=0, ge=0, le=65535 - 16)
+    metrics_host: str = "127.0.0.1"
+    metrics_token: SecretStr | None = None  # what a scraper must present (Authorization: Bearer …)
 
     # Leases and clocks, in seconds.
     heartbeat_seconds: float = 5.0

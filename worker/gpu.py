@@ -5,7 +5,7 @@ import threading
 import time
 from pathlib import Path
 
-from app import config, db, logs, queue, storage
+from app import config, db, logs, metrics, queue, storage
 from app.config import Settings
 from app.jobs import claims, failures
 from app.jobs.claims import GiveBack, Load, Residence, Serve, Yield
@@ -149,6 +149,7 @@ class Trainer:
                 return False
         self._entry, node.base_key = entry, base_key
         node.memory_bytes = loaded["memory_bytes"]
+        metrics.DEVICE_BYTES.labels("base").set(loaded["memory_bytes"])
         self._loaded_at = time.monotonic()
         log.info("base.loaded", extra={"base": base_key, "seconds": loaded["seconds"], "dtype": loaded["dtype"]})
         return True
@@ -194,7 +195,7 @@ def _has_gpu() -> bool:
 
 def main() -> None:
     settings = Settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings)
     db.configure(db.create_engine(settings.database_url, pool_size=GPU_SLOTS + 4))
     celery_process.serve(create_node(settings), queue.GPU, settings)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from app import db, ids
+from app import db, ids, logs, metrics
 from app.config import Settings
 from app.jobs import claims, states
 from app.jobs.tables import Job
@@ -87,7 +87,15 @@ class Node:
             thread = threading.Thread(target=loop, name=loop.__name__.strip("_"), daemon=True)
             thread.start()
             self._threads.append(thread)
+        metrics.JOB_SLOTS.labels(self.kind).set(self.slots)
+        metrics.JOBS_HELD.labels(self.kind).set_function(lambda: self.running)
         log.info("worker.started", extra={"worker": self.id, "kind": self.kind, "slots": self.slots})
+
+    @property
+    def alive(self) -> bool:
+        """Whether every thread that this worker needs still runs; asked from outside, by whoever restarts it."""
+        needed = self._threads[1:] if self.draining.is_set() else self._threads
+        return all(thread.is_alive() for thread in needed) or self._ended.is_set()
 
     def ring(self) -> None:
         """Look for jobs now."""
@@ -141,9 +149,14 @@ class Node:
             self._bell.clear()
 
     def _start_one(self) -> bool:
+        started = time.perf_counter()
         job = self._take(self)
         if job is None:
             return False
+        metrics.CLAIM_SECONDS.labels(self.kind).observe(time.perf_counter() - started)
+        if job.claimed_at is not None:
+            waited = (job.claimed_at - (job.queued_at or job.created_at)).total_seconds()
+            metrics.WAIT_SECONDS.labels(self.kind).observe(waited)
         held = Held(job.id, job.fence)
         with self._lock:
             self.held[job.id] = held
@@ -151,12 +164,16 @@ class Node:
         return True
 
     def _run_one(self, job: Job, held: Held) -> None:
-        log.info("job.claimed", extra={"job": job.id, "fence": job.fence})
+        with logs.bound(job=job.id, fence=job.fence, worker=self.id):
+            self._run_bound(job, held)
+
+    def _run_bound(self, job: Job, held: Held) -> None:
+        log.info("job.claimed")
         try:
             self._run(job, held)
         except Exception:
             # The job's lease runs out and a sweep puts it back; nothing is hidden from the log.
-            log.exception("job.crashed", extra={"job": job.id, "fence": job.fence})
+            log.exception("job.crashed")
         finally:
             with self._lock:
                 if self.held.get(job.id) is held:  # else it was lost, and claimed again by this very worker
@@ -191,20 +208,34 @@ class Node:
         for one in held:
             status = statuses.get(one.job_id)
             if status is None:
-                one.lost.set()
+                self._lose(one, "gone")
             elif status == states.PAUSING:
                 one.pausing.set()
 
     def _lose_all(self) -> None:
         with self._lock:
             for held in self.held.values():
-                held.lost.set()
+                self._lose(held, "unreachable")
+
+    def _lose(self, held: Held, reason: str) -> None:
+        if not held.lost.is_set():
+            held.lost.set()
+            metrics.LEASES_LOST.labels(self.kind, reason).inc()
+            log.warning("lease.lost", extra={"job": held.job_id, "fence": held.fence, "reason": reason})
 
     def _sweep_loop(self) -> None:
         while not self._ended.wait(self.settings.sweep_seconds):
-            try:
-                sweeps.sweep(self.settings, self.store)
-            except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
-                log.warning("sweep.database_unavailable", extra={"reason": type(error).__name__})
-            except Exception:
-                log.exception("sweep.failed")
+            with metrics.SWEEP_SECONDS.time():
+                outcome = self._sweep()
+            metrics.SWEEPS.labels(outcome).inc()
+
+    def _sweep(self) -> str:
+        try:
+            sweeps.sweep(self.settings, self.store)
+        except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
+            log.warning("sweep.database_unavailable", extra={"reason": type(error).__name__})
+            return "database_unavailable"
+        except Exception:
+            log.exception("sweep.failed")
+            return "failed"
+        return "done"

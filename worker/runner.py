@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app import db
+from app import db, metrics
 from app.config import Settings
 from app.jobs import failures, hyperparameters, states, transitions
 from app.jobs.tables import Job
@@ -140,6 +140,9 @@ class Training:
         kind = report["type"]
         if kind == "step":
             self.progress.add(report)
+            metrics.STEP_SECONDS.observe(report["seconds"])
+            metrics.TRAINED_TOKENS.inc(report["tokens"])
+            metrics.DEVICE_BYTES.labels("used").set(report["device_bytes"])
             for run in self._runs:
                 run.log(publishing.step_on_the_wire(report))
         elif kind == "checkpoint" and report["step"] < (self.job.total_steps or 0):
@@ -184,6 +187,7 @@ class Training:
         result = publishing.store_result(self.store, self.job, f"{prefix}step_metrics.csv")
         publishing.finish(self.job, report, f"{prefix}final/", digest, result)
         self._failed = False
+        metrics.JOBS_ENDED.labels(states.SUCCEEDED, "").inc()
         memory = {name: report[name] for name in ("predicted_bytes", "peak_bytes")}
         log.info("job.succeeded", extra={"job": self.job.id, "step": report["step"], **memory})
 
@@ -248,6 +252,7 @@ def settle(job: Job, cause: str, message: str | None = None, *, suspect: bool = 
         note = Note(error["message"], level="error", data={"code": error["code"]})
         values = {"error": error, "attempts": verdict.attempts}
         transitions.move(session, job.id, states.FAILED, note=note, fence=job.fence, values=values)
+    metrics.JOBS_ENDED.labels(states.FAILED, cause).inc()
     log.warning("job.failed", extra={"job": job.id, "cause": cause, "reason": message})
 
 

@@ -17,6 +17,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+from app import metrics
 from worker.engine import protocol
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class Engine:
         self._waiting: dict[int, Future[Message]] = {}
         self._reports: dict[str, queue.SimpleQueue[Message | None]] = {}
         self.alive = True
+        self._stopping = False
+        metrics.ENGINE_STARTS.inc()
         threading.Thread(target=self._read, name="engine-replies", daemon=True).start()
 
     def load_base(
@@ -115,6 +118,7 @@ class Engine:
 
     def stop(self) -> None:
         """End the child: politely, then by its process group."""
+        self._stopping = True
         if self.alive:
             try:
                 self._send(protocol.Shutdown(0))
@@ -161,7 +165,9 @@ class Engine:
             for line in replies:
                 self._dispatch(json.loads(line))
         self._process.wait()
-        log.warning("engine.ended", extra={"status": self._process.returncode})
+        if not self._stopping:
+            metrics.ENGINE_CRASHES.inc()
+        log.warning("engine.ended", extra={"status": self._process.returncode, "asked": self._stopping})
         with self._lock:
             self.alive = False
             waiting, self._waiting = self._waiting, {}

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from app import db, idempotency, outbox, storage
+from app import db, idempotency, metrics, outbox, storage
 from app.config import Settings
 from app.db import Session
 from app.files import service as files
@@ -69,7 +69,9 @@ def take_back(session: Session, job: Job, cause: str, *, suspect: bool = False) 
     verdict = failures.judge(cause, job.attempts, job.furthest_step)
     values = {"attempts": verdict.attempts, "suspect": suspect or job.suspect}
     log.warning("job.taken_back", extra={"job": job.id, "cause": cause, "retry": verdict.retry})
+    metrics.JOBS_TAKEN_BACK.labels(cause).inc()
     if not verdict.retry:
+        metrics.JOBS_ENDED.labels(states.FAILED, cause).inc()
         error = failures.public_error(cause)
         note = Note(error["message"], level="error", data={"code": error["code"]})
         transitions.move(session, job.id, states.FAILED, note=note, fence=job.fence, values={**values, "error": error})
@@ -98,6 +100,7 @@ def jobs_without_capacity(settings: Settings) -> int:
             error = failures.public_error(failures.NO_CAPACITY)
             note = Note(error["message"], level="error", data={"code": error["code"]})
             transitions.move(session, job.id, states.FAILED, note=note, values={"error": error})
+            metrics.JOBS_ENDED.labels(states.FAILED, failures.NO_CAPACITY).inc()
         return len(jobs)
 
 
@@ -110,6 +113,7 @@ def due_outbox(store: Store) -> int:
         try:
             _carry_out(store, row.kind, row.payload)
         except Exception as error:  # noqa: BLE001 - any failure of the store is tried again, whatever its type
+            metrics.OUTBOX_FAILURES.labels(row.kind).inc()
             log.warning("outbox.failed", extra={"row": row.id, "kind": row.kind, "reason": type(error).__name__})
             continue
         with db.transaction() as session:

@@ -5,6 +5,7 @@ measured on the base itself when it is loaded, with two small passes (`measure`)
 family. An adapter keeps 16 bytes a parameter in fp32 (master, gradient, two moments) and a copy to compute with.
 """
 
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,13 @@ def peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def used_bytes(device: torch.device) -> int:
+    """What is in use now, counted as in `peak_bytes`."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
 def rows_of(tokens: int, longest: int) -> list[int]:
