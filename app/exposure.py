@@ -1,4 +1,4 @@
-"""What others can reach, and what they must not find there. Asked before a process listens, and by `tunesmith doctor`."""
+"""What others can reach, and what they must not find there: asked before a process listens, and by the doctor."""
 
 from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
