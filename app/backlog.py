@@ -31,6 +31,9 @@ _LOOK = sa.text("""
     UNION ALL
     SELECT 'outbox', kind, count(*), greatest(0, extract(epoch FROM now() - min(due_at))) FROM outbox GROUP BY kind
     UNION ALL
+    SELECT 'webhook', '', count(*), greatest(0, coalesce(extract(epoch FROM now() - min(created_at)), 0))
+    FROM webhook_deliveries WHERE status = 'pending'
+    UNION ALL
     SELECT 'worker', kind, count(*), 0 FROM workers
     WHERE last_seen >= now() - make_interval(secs => :lease) GROUP BY kind
 """)
@@ -38,7 +41,7 @@ _LOOK = sa.text("""
 
 @dataclass(frozen=True)
 class Row:
-    """what: a job's status, `outbox` or `worker`; key: its project or kind; age: of the oldest, in seconds."""
+    """what: a job's status, `outbox`, `webhook` or `worker`; key: its project or kind; age: of the oldest, s."""
 
     what: str
     key: str
@@ -87,6 +90,8 @@ def _families(rows: list[Row] | None) -> list[Metric]:
     outbox = GaugeMetricFamily("tunesmith_outbox_waiting", "Side effects to carry out", labels=["kind"])
     lag = GaugeMetricFamily("tunesmith_outbox_lag_seconds", "How long the oldest has been due", labels=["kind"])
     alive = GaugeMetricFamily("tunesmith_workers", "Workers seen within a lease", labels=["kind"])
+    webhooks = GaugeMetricFamily("tunesmith_webhooks_waiting", "Deliveries that have not come to an end")
+    webhook_lag = GaugeMetricFamily("tunesmith_webhook_lag_seconds", "How old the oldest of them is")
     living = {row.key: row.count for row in rows or () if row.what == "worker"}
     for kind in (workers.CPU, workers.GPU) if rows is not None else ():
         alive.add_metric([kind], living.get(kind, 0))
@@ -94,7 +99,10 @@ def _families(rows: list[Row] | None) -> list[Metric]:
         if row.what == "outbox":
             outbox.add_metric([row.key], row.count)
             lag.add_metric([row.key], row.age)
+        elif row.what == "webhook":
+            webhooks.add_metric([], row.count)
+            webhook_lag.add_metric([], row.age)
         elif row.what != "worker":
             jobs.add_metric([row.what, row.key], row.count)
             age.add_metric([row.what, row.key], row.age)
-    return [jobs, age, outbox, lag, alive]
+    return [jobs, age, outbox, lag, webhooks, webhook_lag, alive]

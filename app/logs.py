@@ -62,7 +62,8 @@ def hide(settings: Settings) -> None:
     for name in Settings.model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
-            _hide(value.get_secret_value())
+            for part in value.get_secret_value().split(","):  # `secret_keys` holds several
+                _hide(part.strip())
         elif name.endswith("_url") and value and (password := urlsplit(str(value)).password):
             _hide(password)
             _hide(unquote(password))

@@ -68,6 +68,9 @@ SWEEP_SECONDS = Histogram("tunesmith_sweep_seconds", "One round of sweeping", bu
 OUTBOX_FAILURES = Counter(
     "tunesmith_outbox_failures", "Promised side effects that failed and are tried again", ["kind"], registry=REGISTRY
 )
+WEBHOOK_ATTEMPTS = Counter(
+    "tunesmith_webhook_attempts", "Requests to tenants' endpoints", ["outcome"], registry=REGISTRY
+)
 
 # GPU workers.
 STEP_SECONDS = Histogram("tunesmith_step_seconds", "One optimizer step of one job", buckets=FAST, registry=REGISTRY)
