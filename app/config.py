@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     port: int = 8000
     database_pool_size: int = 8
     max_body_bytes: int = MIB
+    body_seconds: float = 30.0  # a body may take so long, and a second more for each 4 KiB that came
     max_file_bytes: int = 512 * MIB  # in one request; larger files come in parts
     max_part_bytes: int = 64 * MIB
     upload_seconds: float = 3600.0  # how long an upload in parts may take

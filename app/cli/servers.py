@@ -51,6 +51,7 @@ def api(
 
     from app import exposure, logs, metrics
     from app.backlog import Backlog
+    from app.http.protocol import Protocol
     from app.main import create_app
 
     settings = _settings(host=host, port=port)
@@ -63,6 +64,8 @@ def api(
         log_config=None,
         access_log=False,
         server_header=False,
+        http=Protocol,
+        ws="none",
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=WEB_GRACE_SECONDS,

@@ -15,6 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from app.errors import BadRequest, TooLarge
+from app.http import arrival
 
 BATCH_BYTES = 1024 * 1024  # what is handed to the thread that hashes, checks and stores
 MAX_FIELD_BYTES = 64 * 1024
@@ -185,7 +186,7 @@ class _Reader:
 
 async def _pump(request: Request, parser: MultipartParser, reader: _Reader, hand_on: Callable[[], None]) -> None:
     received = 0
-    async for chunk in request.stream():
+    async for chunk in arrival.chunks(request):
         received += len(chunk)
         parser.write(chunk)
         # What is not the file is bounded too: a preamble, an epilogue, fields.
@@ -207,8 +208,7 @@ def _hand_on(reader: _Reader, target: Target, meanwhile: Callable[[], None]) -> 
 
 def _check_length(request: Request, form: Form) -> None:
     """A length that is told and too large is refused before the first byte."""
-    told = request.headers.get("content-length", "0")
-    if told.isdigit() and int(told) > form.most + MAX_FORM_BYTES:
+    if arrival.told_length(request) > form.most + MAX_FORM_BYTES:
         raise TooLarge(f"'{form.file}' is larger than {form.most} bytes.", param=form.file)
 
 
