@@ -10,6 +10,12 @@ from app.errors import AppError, BadRequest
 SLOWEST = 4096  # bytes a second
 
 
+class InvalidContentType(BadRequest):
+    """The body is sent as something that this path does not take."""
+
+    code = "invalid_content_type"
+
+
 class UnsupportedEncoding(BadRequest):
     """A body is sent as it is: Content-Encoding is not supported."""
 

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 from app import strict_json
 from app.errors import BadRequest, TooLarge
 from app.http import arrival
+from app.http.arrival import InvalidContentType
 from app.http.openapi import documented
 
 _HARMLESS_PARAMETERS = {"", "charset=utf-8", 'charset="utf-8"'}
@@ -19,12 +20,6 @@ Model = TypeVar("Model", bound=BaseModel)
 
 class InvalidBody(BadRequest):
     """The body is not a valid JSON object."""
-
-
-class InvalidContentType(BadRequest):
-    """The body must be sent as application/json, in UTF-8."""
-
-    code = "invalid_content_type"
 
 
 class MissingParameter(BadRequest):
@@ -62,7 +57,7 @@ def json_body(model: type[Model], *, optional: bool = False) -> Callable[[Reques
         if optional and not data:
             return model()
         if not _is_json(request.headers.getlist("content-type")):
-            raise InvalidContentType
+            raise InvalidContentType("The body must be sent as application/json, in UTF-8.")
         try:
             value = strict_json.parse(data)
         except strict_json.StrictJsonError as error:

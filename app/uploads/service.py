@@ -44,7 +44,7 @@ def create(session: Session, project_id: str, body: UploadRequest, settings: Set
         id=ids.new("upload_"),
         project_id=project_id,
         bytes=body.bytes,
-        filename=files.clean_filename(body.filename),
+        filename=files.clean_filename(body.filename, param="filename"),
         purpose=body.purpose,
         mime_type=body.mime_type,
         file_expires_after=body.expires_after.seconds if body.expires_after else default_expiry(body.purpose),
