@@ -8,10 +8,13 @@ TORCH_INDEX ?=
 JOBS ?= 2
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# OpenAI's clients that the end-to-end tests use beside the one in the environment: an old one, and one for Node.
+CLIENTS := .e2e-clients
+PINS := tests/e2e/clients
 SOURCES := app worker migrations catalog benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test serve check fix bench migrate
+.PHONY: help quickstart test clients serve check fix bench migrate
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +25,10 @@ quickstart: $(VENV)/.installed ## Fine-tune the bundled model on the example tic
 serve: $(VENV)/.installed ## Run the whole stack on this machine (state in .tunesmith/)
 	$(BIN)/tunesmith up
 
-test: $(VENV)/.installed-dev ## Run every test
+test: $(VENV)/.installed-dev $(CLIENTS)/.installed ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+clients: $(CLIENTS)/.installed ## Install the other OpenAI clients that the tests use
 
 check: $(VENV)/.installed-dev ## Check format, lint, types and import arrows
 	$(BIN)/ruff format --check .
@@ -56,3 +61,12 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e '.[api,worker,engine,embedded,dev]'
 	@touch $@ $(VENV)/.installed
+
+$(CLIENTS)/.installed: $(wildcard $(PINS)/*.json $(PINS)/*.txt) | $(VENV)/.installed-dev
+	rm -rf $(CLIENTS)
+	mkdir -p $(CLIENTS)/node
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--target $(CLIENTS)/openai-1.109.1 -r $(PINS)/openai-1.109.1.txt
+	cp $(PINS)/package.json $(PINS)/package-lock.json $(CLIENTS)/node
+	cd $(CLIENTS)/node && ../../$(BIN)/npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -1,8 +1,5 @@
 """Whole stacks for the end-to-end tests, one a run: objects in a folder, and objects in S3 over real HTTP."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,16 +62,22 @@ def tickets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def installed_client(name: str) -> Path:
+    """The folder of a client that `make clients` installs. A client that is missing is a failure, never a skip."""
+    assert (CLIENTS / ".installed").is_file(), "OpenAI's other clients are not installed: run `make clients`"
+    return CLIENTS / name
+
+
 @pytest.fixture(scope="session")
 def old_client() -> Path:
-    """A folder with openai 1.109.1 and what it needs, installed once for this checkout."""
-    folder = CLIENTS / "openai-1.109.1"
-    if not (folder / "openai").is_dir():
-        partial = CLIENTS / f"partial-{os.getpid()}"
-        install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]
-        subprocess.run([*install, str(partial), "openai==1.109.1"], check=True)
-        partial.rename(folder)
-    return folder
+    """A folder with openai 1.109.1 and what it needs, for PYTHONPATH."""
+    return installed_client("openai-1.109.1")
+
+
+@pytest.fixture(scope="session")
+def node_client() -> Path:
+    """A folder in which Node finds the newest openai of npm."""
+    return installed_client("node")
 
 
 @pytest.fixture(scope="session")
