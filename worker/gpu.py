@@ -5,7 +5,7 @@ import threading
 import time
 from pathlib import Path
 
-from app import config, db, logs, metrics, queue, storage
+from app import config, db, logs, queue, storage
 from app.config import Settings
 from app.jobs import claims, failures
 from app.jobs.claims import GiveBack, Load, Residence, Serve, Yield
@@ -14,7 +14,7 @@ from app.models import catalog
 from app.models.catalog import Catalog, CatalogEntry
 from app.storage import Store
 from app.workers.service import GPU
-from worker import celery_process, runner
+from worker import celery_process, sweeps
 from worker.node import Held, Node
 from worker.runner import Runner
 from worker.supervisor import Engine, EngineDied, EngineRefused
@@ -34,12 +34,12 @@ class Trainer:
         self._entry: CatalogEntry | None = None
         self._loaded_at = 0.0
         self._yielding_since: float | None = None
-        self._running: dict[str, Job] = {}
+        self._suspects: set[str] = set()
         self._lock = threading.Lock()  # one thread at a time starts engines and loads bases
 
     def take(self, node: Node) -> Job | None:
         """Claim the next job for the base that is, or now becomes, resident."""
-        if any(job.suspect for job in list(self._running.values())):
+        if self._suspects:
             return None  # a suspect runs alone
         with db.reading() as session:
             queues = claims.queues(session, running_jobs=self._settings.quota_running_jobs)
@@ -57,13 +57,13 @@ class Trainer:
     def run(self, job: Job, held: Held) -> None:
         """Run one claimed job in the engine; whatever happens to the engine happens to the job's attempt only."""
         engine, entry = self._engine, self._entry
+        if engine is None or entry is None or entry.base_key != job.base_key or not engine.alive:
+            sweeps.put_back(job, failures.ENGINE_CRASHED)
+            return
         try:
-            if engine is None or entry is None or entry.base_key != job.base_key or not engine.alive:
-                runner.take_back(job, failures.ENGINE_CRASHED)
-            else:
-                self._runner.run(job, held, entry, engine, alone=job.suspect)
+            self._runner.run(job, held, entry, engine, alone=job.suspect)
         finally:
-            self._running.pop(job.id, None)
+            self._suspects.discard(job.id)
 
     def warm_up(self, node: Node) -> None:
         """Start the engine, and load the base that the settings name, before the first job."""
@@ -90,17 +90,10 @@ class Trainer:
                 base_key=base_key,
                 alone=node.running == 0,
                 running_jobs=self._settings.quota_running_jobs,
-                company=self._company(),
             )
-        if job is not None:
-            self._running[job.id] = job
+        if job is not None and job.suspect:
+            self._suspects.add(job.id)
         return job
-
-    def _company(self) -> str | None:
-        """The project that the engine is kept for, if projects do not share engines and one has it now."""
-        if self._settings.sharing == "all":
-            return None
-        return next((job.project_id for job in list(self._running.values())), None)
 
     def _serves(self, base_key: str) -> bool:
         return self._find(base_key) is not None
@@ -149,7 +142,6 @@ class Trainer:
                 return False
         self._entry, node.base_key = entry, base_key
         node.memory_bytes = loaded["memory_bytes"]
-        metrics.DEVICE_BYTES.labels("base").set(loaded["memory_bytes"])
         self._loaded_at = time.monotonic()
         log.info("base.loaded", extra={"base": base_key, "seconds": loaded["seconds"], "dtype": loaded["dtype"]})
         return True
@@ -195,7 +187,7 @@ def _has_gpu() -> bool:
 
 def main() -> None:
     settings = Settings()
-    logs.configure(settings)
+    logs.configure(settings.log_level)
     db.configure(db.create_engine(settings.database_url, pool_size=GPU_SLOTS + 4))
     celery_process.serve(create_node(settings), queue.GPU, settings)
 

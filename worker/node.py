@@ -1,19 +1,22 @@
 """One worker process: it registers, keeps its leases alive, fills its free slots from Postgres, sweeps, and drains.
 
-Kinds of thread: the claim loop, the heartbeat, the sweeper, the deliverer of webhooks, on a CPU worker the collector of
-garbage, and one for each job. A ring only wakes the claim loop, which looks by itself every `poll_seconds` anyway.
+Kinds of thread: the claim loop, the heartbeat, two sweepers (one for jobs, which waits for nothing but the database),
+the deliverer of webhooks, on a CPU worker the collector of garbage, and one for each job. A ring only wakes the claim
+loop, which looks by itself every `poll_seconds` anyway.
 """
 
 import logging
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import sqlalchemy as sa
 
-from app import db, ids, logs, metrics
+from app import db, ids
 from app.config import Settings
 from app.jobs import claims, states
 from app.jobs.tables import Job
@@ -26,6 +29,8 @@ from worker.garbage import Collector
 
 log = logging.getLogger(__name__)
 
+SURE = 0.8  # of a lease: so long after it was renewed a worker may believe that it has it
+
 
 @dataclass
 class Held:
@@ -33,9 +38,19 @@ class Held:
 
     job_id: str
     fence: int
-    lost: threading.Event = field(default_factory=threading.Event)  # cancelled, or another's by now: touch nothing
+    until: float  # by the monotonic clock; whoever cannot renew a lease must stop before it ends, not after
     pausing: threading.Event = field(default_factory=threading.Event)
     draining: threading.Event = field(default_factory=threading.Event)  # save and hand back
+    ended: threading.Event = field(default_factory=threading.Event)  # nothing of it is left in this process
+    _lost: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is cancelled, another's, or may be another's by now: touch nothing."""
+        return self._lost.is_set() or time.monotonic() > self.until
+
+    def lose(self) -> None:
+        self._lost.set()
 
 
 Take = Callable[["Node"], Job | None]
@@ -72,30 +87,25 @@ class Node:
     def start(self) -> None:
         """Register and start the threads."""
         with db.transaction() as session:
-            workers.register(
-                session,
-                self.id,
-                kind=self.kind,
-                host=socket.gethostname(),
-                device_group=self.device_group,
-                slots=self.slots,
-            )
-        loops = [self._claim_loop, self._heartbeat_loop, self._sweep_loop, self._deliverer.run]
+            self._register(session)
+        loops = [self._claim_loop, self._heartbeat_loop, self._job_sweep_loop, self._sweep_loop, self._deliverer.run]
         if self.kind == workers.CPU:
             loops.append(self._collector.run)
         for loop in loops:
             thread = threading.Thread(target=loop, name=loop.__name__.strip("_"), daemon=True)
             thread.start()
             self._threads.append(thread)
-        metrics.JOB_SLOTS.labels(self.kind).set(self.slots)
-        metrics.JOBS_HELD.labels(self.kind).set_function(lambda: self.running)
         log.info("worker.started", extra={"worker": self.id, "kind": self.kind, "slots": self.slots})
 
-    @property
-    def alive(self) -> bool:
-        """Whether every thread that this worker needs still runs; asked from outside, by whoever restarts it."""
-        needed = self._threads[1:] if self.draining.is_set() else self._threads
-        return all(thread.is_alive() for thread in needed) or self._ended.is_set()
+    def _register(self, session: db.Session) -> None:
+        workers.register(
+            session,
+            self.id,
+            kind=self.kind,
+            host=socket.gethostname(),
+            device_group=self.device_group,
+            slots=self.slots,
+        )
 
     def ring(self) -> None:
         """Look for jobs now."""
@@ -139,7 +149,7 @@ class Node:
     def _claim_loop(self) -> None:
         while not self.draining.is_set():
             try:
-                while self.running < self.slots and not self.draining.is_set() and self._start_one():
+                while self._may_claim() and self._start_one():
                     pass
             except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
                 log.warning("claim.database_unavailable", extra={"reason": type(error).__name__})
@@ -148,55 +158,59 @@ class Node:
             self._bell.wait(self.settings.poll_seconds)
             self._bell.clear()
 
+    def _may_claim(self) -> bool:
+        if self.draining.is_set() or self.running >= self.slots:
+            return False
+        scratch = self.settings.scratch_dir
+        scratch.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(scratch).free
+        if free < self.settings.min_free_bytes:
+            log.error("claim.disk_full", extra={"worker": self.id, "free_bytes": free, "folder": str(scratch)})
+        return free >= self.settings.min_free_bytes
+
     def _start_one(self) -> bool:
-        started = time.perf_counter()
         job = self._take(self)
         if job is None:
             return False
-        metrics.CLAIM_SECONDS.labels(self.kind).observe(time.perf_counter() - started)
-        if job.claimed_at is not None:
-            waited = (job.claimed_at - (job.queued_at or job.created_at)).total_seconds()
-            metrics.WAIT_SECONDS.labels(self.kind).observe(waited)
-        held = Held(job.id, job.fence)
+        held = Held(job.id, job.fence, self._sure_until(time.monotonic()))
         with self._lock:
+            earlier = self.held.get(job.id)
             self.held[job.id] = held
-        threading.Thread(target=self._run_one, args=(job, held), name=job.id, daemon=True).start()
+        threading.Thread(target=self._run_one, args=(job, held, earlier), name=job.id, daemon=True).start()
         return True
 
-    def _run_one(self, job: Job, held: Held) -> None:
-        with logs.bound(job=job.id, fence=job.fence, worker=self.id):
-            self._run_bound(job, held)
-
-    def _run_bound(self, job: Job, held: Held) -> None:
-        log.info("job.claimed")
+    def _run_one(self, job: Job, held: Held, earlier: Held | None) -> None:
+        """earlier: this very worker's own, which has lost the job and may not know it yet; it clears up first."""
+        log.info("job.claimed", extra={"job": job.id, "fence": job.fence})
+        if earlier is not None:
+            earlier.lose()
+            earlier.ended.wait()
         try:
             self._run(job, held)
         except Exception:
             # The job's lease runs out and a sweep puts it back; nothing is hidden from the log.
-            log.exception("job.crashed")
+            log.exception("job.crashed", extra={"job": job.id, "fence": job.fence})
         finally:
             with self._lock:
                 if self.held.get(job.id) is held:  # else it was lost, and claimed again by this very worker
                     del self.held[job.id]
+            held.ended.set()
             self._bell.set()
 
     def _heartbeat_loop(self) -> None:
-        renewed = time.monotonic()
         while not self._ended.wait(self.settings.heartbeat_seconds):
-            started = time.monotonic()
             try:
                 self._beat()
-                renewed = started
-            except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
+            except sa.exc.SQLAlchemyError as error:
                 log.warning("heartbeat.database_unavailable", extra={"reason": type(error).__name__})
-            # A worker that cannot renew must stop before its leases end, not after.
-            if time.monotonic() - renewed > 0.8 * self.settings.lease_seconds:
-                self._lose_all()
+            except Exception:
+                log.exception("heartbeat.failed")
 
     def _beat(self) -> None:
         # Taken before the UPDATE: a job claimed while it runs is not in its reply, and is not lost for that.
         with self._lock:
             held = list(self.held.values())
+        until = self._sure_until(time.monotonic())
         condition = Condition(self.base_key, self.slots - len(held), self.draining.is_set(), self.memory_bytes)
         with db.transaction() as session:
             statuses = claims.heartbeat(
@@ -204,38 +218,31 @@ class Node:
                 held={one.job_id: one.fence for one in held},
                 lease_seconds=self.settings.lease_seconds,
             )
-            workers.beat(session, self.id, condition)
+            if not workers.beat(session, self.id, condition):
+                self._register(session)  # it was away for so long that others forgot it
         for one in held:
             status = statuses.get(one.job_id)
             if status is None:
-                self._lose(one, "gone")
-            elif status == states.PAUSING:
+                one.lose()
+                continue
+            one.until = until
+            if status == states.PAUSING:
                 one.pausing.set()
 
-    def _lose_all(self) -> None:
-        with self._lock:
-            for held in self.held.values():
-                self._lose(held, "unreachable")
+    def _sure_until(self, now: float) -> float:
+        return now + SURE * self.settings.lease_seconds
 
-    def _lose(self, held: Held, reason: str) -> None:
-        if not held.lost.is_set():
-            held.lost.set()
-            metrics.LEASES_LOST.labels(self.kind, reason).inc()
-            log.warning("lease.lost", extra={"job": held.job_id, "fence": held.fence, "reason": reason})
+    def _job_sweep_loop(self) -> None:
+        self._sweep(partial(sweeps.sweep_jobs, self.settings))
 
     def _sweep_loop(self) -> None:
-        while not self._ended.wait(self.settings.sweep_seconds):
-            with metrics.SWEEP_SECONDS.time():
-                outcome = self._sweep()
-            metrics.SWEEPS.labels(outcome).inc()
+        self._sweep(partial(sweeps.sweep, self.settings, self.store))
 
-    def _sweep(self) -> str:
-        try:
-            sweeps.sweep(self.settings, self.store)
-        except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
-            log.warning("sweep.database_unavailable", extra={"reason": type(error).__name__})
-            return "database_unavailable"
-        except Exception:
-            log.exception("sweep.failed")
-            return "failed"
-        return "done"
+    def _sweep(self, sweep: Callable[[], None]) -> None:
+        while not self._ended.wait(self.settings.sweep_seconds):
+            try:
+                sweep()
+            except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
+                log.warning("sweep.database_unavailable", extra={"reason": type(error).__name__})
+            except Exception:
+                log.exception("sweep.failed")

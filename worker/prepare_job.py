@@ -5,6 +5,7 @@ import logging
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from app.workers.service import CPU
 from worker import artefacts, sweeps
 from worker.artefacts import CorruptObject, StorageUnavailable
 from worker.node import Held, Node
+from worker.outages import Lost, ride_out
 from worker.prepare import dataset, tokenizer
 from worker.prepare.columns import MANIFEST
 from worker.prepare.dataset import TRAINING, VALIDATION, InvalidDataset, Lines
@@ -68,32 +70,36 @@ class Preparer:
     def run(self, job: Job, held: Held) -> None:
         """Prepare one claimed job; every write is fenced."""
         try:
+            verdict = self._verdict(job, held)
+            if verdict is not None:
+                ride_out(held, verdict)
+        except Lost:
+            log.info("job.lost", extra={"job": job.id, "fence": job.fence})
+
+    def _verdict(self, job: Job, held: Held) -> Callable[[], None] | None:
+        """Prepare; what is to be done with a job that could not be. Raises Lost."""
+        try:
             self._prepare(job, held)
-        except InvalidDataset as error:
-            _fail(job, {"code": error.code, "message": error.message, "param": error.param})
-        except QuotaExceeded as error:
-            _fail(job, failures.public_error(failures.QUOTA_EXCEEDED, error.message))
         except (StorageUnavailable, CorruptObject):
-            _take_back(job, failures.STORAGE_UNAVAILABLE)
-        except ObjectMissing:
-            message = "A file of this job was deleted before it could be read."
-            _fail(job, failures.public_error(failures.INVALID_FILE, message, "training_file"))
-        except (TemplateRefused, OSError, ValueError) as error:
-            log.exception("prepare.base_unavailable", extra={"job": job.id, "base": job.base_key})
-            _fail(job, failures.public_error(failures.BASE_UNAVAILABLE, f"The base model cannot be used: {error}"))
+            return partial(sweeps.put_back, job, failures.STORAGE_UNAVAILABLE)
+        except (InvalidDataset, QuotaExceeded, ObjectMissing, TemplateRefused, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in storage.FULL:
+                return partial(sweeps.put_back, job, failures.STORAGE_UNAVAILABLE)
+            return partial(_fail, job, _error(job, error))
+        return None
 
     def _prepare(self, job: Job, held: Held) -> None:
         entry = self._catalog.find(job.base_model)
         if entry is None or not entry.available(self._settings.models_dir):
-            _take_back(job, failures.BASE_UNAVAILABLE)
+            ride_out(held, partial(sweeps.put_back, job, failures.BASE_UNAVAILABLE))
             return
         loaded = self._tokenizer(entry)
-        training = self._part(job, entry, loaded, job.training_file, TRAINING)
+        training = self._part(job, held, entry, loaded, job.training_file, TRAINING)
         validation = None
-        if job.validation_file is not None and not held.lost.is_set():
-            validation = self._part(job, entry, loaded, job.validation_file, VALIDATION)
-        if not held.lost.is_set():
-            self._queue(job, entry, training, validation)
+        if job.validation_file is not None and not held.lost:
+            validation = self._part(job, held, entry, loaded, job.validation_file, VALIDATION)
+        if not held.lost:
+            ride_out(held, partial(self._queue, job, entry, training, validation))
 
     def _queue(self, job: Job, entry: CatalogEntry, training: _Part, validation: _Part | None) -> None:
         """The one transaction that ends preparation: numbers for every "auto", and the job into the queue.
@@ -130,10 +136,11 @@ class Preparer:
                 self._tokenizers[entry.base_key] = tokenizer.load(directory)
             return self._tokenizers[entry.base_key]
 
-    def _part(self, job: Job, entry: CatalogEntry, loaded: LoadedTokenizer, file_id: str, role: str) -> _Part:
+    def _part(
+        self, job: Job, held: Held, entry: CatalogEntry, loaded: LoadedTokenizer, file_id: str, role: str
+    ) -> _Part:
         """One file's prepared dataset: from the store if the same work was done before, else made and stored."""
-        with db.reading() as session:
-            file = session.get(File, file_id)
+        file = ride_out(held, partial(_file, file_id))
         if file is None:
             raise ObjectMissing(file_id)
         length = hyperparameters.max_sequence_length(job.request, entry)
@@ -189,13 +196,26 @@ def _told(what: str, lines: Lines, length: int) -> list[str]:
     return [f"{examples} dropped, as no trained token is left within {length} tokens: {lines}"]
 
 
+def _file(file_id: str) -> File | None:
+    with db.reading() as session:
+        return session.get(File, file_id)
+
+
+def _error(job: Job, error: Exception) -> dict[str, Any]:
+    """What the user is told of a job whose files cannot be prepared."""
+    if isinstance(error, InvalidDataset):
+        return {"code": error.code, "message": error.message, "param": error.param}
+    if isinstance(error, QuotaExceeded):
+        return failures.public_error(failures.QUOTA_EXCEEDED, error.message)
+    if isinstance(error, ObjectMissing):
+        message = "A file of this job was deleted before it could be read."
+        return failures.public_error(failures.INVALID_FILE, message, "training_file")
+    log.error("prepare.base_unavailable", extra={"job": job.id, "base": job.base_key}, exc_info=error)
+    return failures.public_error(failures.BASE_UNAVAILABLE, f"The base model cannot be used: {error}")
+
+
 def _fail(job: Job, error: dict[str, Any]) -> None:
     with db.transaction() as session:
         note = Note(error["message"], level="error", data={"code": error["code"]})
         transitions.move(session, job.id, states.FAILED, note=note, fence=job.fence, values={"error": error})
     log.info("job.failed", extra={"job": job.id, "code": error["code"]})
-
-
-def _take_back(job: Job, cause: str) -> None:
-    with db.transaction() as session:
-        sweeps.take_back(session, job, cause)

@@ -24,6 +24,7 @@ from app.jobs.transitions import Note
 from app.models import service as models
 from app.storage import Store
 from worker import artefacts
+from worker.outages import Lost
 
 WIRE_METRICS = (
     "step",
@@ -45,40 +46,31 @@ CSV_COLUMNS = {
 }
 
 
-class Lost(Exception):
-    """The job is final or has another fence: this worker must not touch it."""
-
-
 class Progress:
     """Steps that wait to be stored, and how fast they come."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._steps: list[dict[str, Any]] = []
-        self._flushed = time.monotonic()
         self._seconds_a_step: float | None = None
-        self._first = job.first_step_at is None
+        self._flushed = 0.0 if job.first_step_at is None else time.monotonic()  # the first step is told at once
 
     def add(self, report: dict[str, Any]) -> None:
-        """Take one step report. The first step of a job is stored at once, the others in batches."""
+        """Take one step report."""
         self._steps.append(report)
         seconds = report["seconds"]
         before = self._seconds_a_step if self._seconds_a_step is not None else seconds
         self._seconds_a_step = 0.9 * before + 0.1 * seconds
-        if self._first:
-            self._first = False
-            self.flush()
 
     def due(self, seconds: float) -> bool:
         """Whether steps have waited for so long."""
         return bool(self._steps) and time.monotonic() - self._flushed >= seconds
 
     def flush(self) -> None:
-        """Store the waiting steps with the job's clocks, in one transaction. Raises Lost."""
+        """Store the waiting steps with the job's clocks, in one transaction; they wait until it worked. Raises Lost."""
         if not self._steps:
             return
-        steps, self._steps = self._steps, []
-        self._flushed = time.monotonic()
+        steps = self._steps
         last = steps[-1]
         remaining = (last["total_steps"] - last["step"]) * (self._seconds_a_step or 0.0)
         values = {
@@ -93,6 +85,7 @@ class Progress:
             _keep(session, self._job, values)
             events.append_metrics(session, self._job.id, [step_on_the_wire(step) for step in steps])
             claims.serve_tokens(session, self._job.project_id, sum(step["tokens"] for step in steps))
+        self._steps, self._flushed = [], time.monotonic()
 
 
 def checkpoint(job: Job, report: dict[str, Any], prefix: str, manifest_sha256: str) -> None:
@@ -127,7 +120,7 @@ def tell(job: Job, level: str, message: str) -> None:
         transitions.update(session, job.id, job.fence, {"worker_id": Job.worker_id}, note=Note(message, level=level))
 
 
-def hand_back(job: Job, step: int, *, paused: bool) -> None:
+def hand_back(job: Job, step: int, paused: bool) -> None:
     """Give the job up with its state saved: to paused, or to the queue for another worker. Raises Lost."""
     target = states.PAUSED if paused else states.QUEUED
     text = f"The job is paused at step {step}" if paused else f"The job was handed back at step {step}; it will go on"
@@ -219,9 +212,8 @@ def _on_the_wire(report: dict[str, Any], names: tuple[str, ...]) -> dict[str, An
 
 
 def step_on_the_wire(report: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's members, and the step's tokens and their speed: what a progress bar wants beside them."""
-    speed = {"tokens": report["tokens"], "tokens_per_second": round(report["tokens"] / report["seconds"], 1)}
-    return _on_the_wire(report, WIRE_METRICS) | speed
+    """OpenAI's members, and the speed: what a progress bar wants beside them."""
+    return _on_the_wire(report, WIRE_METRICS) | {"tokens_per_second": round(report["tokens"] / report["seconds"], 1)}
 
 
 def _cell(value: Any) -> str:

@@ -1,36 +1,49 @@
 """One training job, top to bottom: fetch → admit → follow the engine's reports → publish → finish.
 
-Every write carries the job's fence. `Lost` means that the job is not ours any more: free the slot, touch nothing.
+Every write carries the job's fence, and waits for a database that is away. `Lost` means that the job is not ours any
+more: free the slot, touch nothing.
 """
 
 import logging
 import queue
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from app import db, metrics
+from app import db
 from app.config import Settings
-from app.jobs import failures, hyperparameters, states, transitions
+from app.jobs import failures, hyperparameters
 from app.jobs.tables import Job
-from app.jobs.transitions import Note
 from app.models import service as models
 from app.models.catalog import CatalogEntry
 from app.storage import ObjectMissing, Store
 from worker import artefacts, publishing, sweeps, tracking
 from worker.artefacts import CorruptObject, StorageUnavailable
 from worker.node import Held
-from worker.publishing import Lost
+from worker.outages import Lost, ride_out
 from worker.supervisor import Engine, EngineDied, EngineRefused
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0  # metrics are stored in batches this far apart
 LOOK_SECONDS = 0.05  # how often a silent engine's job looks at its flags
+LAST = ("finished", "failed")  # the reports that end a job
 KEPT_DATASETS = 16  # prepared datasets kept on a worker's disk
 
 Reports = queue.SimpleQueue[dict[str, Any] | None]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a job did not come to its end. suspect: it was in company when the engine died of somebody."""
+
+    cause: str
+    message: str
+    suspect: bool = False
 
 
 class Runner:
@@ -42,28 +55,50 @@ class Runner:
     def run(self, job: Job, held: Held, entry: CatalogEntry, engine: Engine, *, alone: bool) -> None:
         """Run one claimed job to whatever end it comes to. alone: no other job is in the engine."""
         scratch = self._settings.scratch_dir / "jobs" / f"{job.id}-{job.fence}"
-        scratch.mkdir(parents=True, exist_ok=True)
         training = Training(job, held, entry, engine, self._store, self._settings, scratch)
         try:
-            training.run()
+            trouble = _train(training, alone=alone)
+            if trouble is not None:
+                training.leave()
+                reason = {"cause": trouble.cause, "reason": trouble.message}
+                log.warning("job.interrupted", extra={"job": job.id, "fence": job.fence, **reason})
+                ride_out(held, partial(sweeps.put_back, job, trouble.cause, suspect=trouble.suspect))
         except Lost:
             log.info("job.lost", extra={"job": job.id, "fence": job.fence})
             training.leave()
-        except EngineDied:
-            take_back(job, failures.ENGINE_CRASHED, suspect=not alone)
-        except EngineRefused as error:
-            training.leave()
-            # What does not fit beside others may fit alone.
-            crowded = error.code == "no_room" and not alone
-            settle(job, failures.ENGINE_CODES.get(error.code, failures.INTERNAL_ERROR), str(error), suspect=crowded)
-        except (StorageUnavailable, CorruptObject, ObjectMissing) as error:
-            log.warning("job.storage", extra={"job": job.id, "reason": f"{type(error).__name__}: {error}"})
-            training.leave()
-            take_back(job, failures.STORAGE_UNAVAILABLE)
         finally:
             training.end_tracking()
             engine.forget(job.id)
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _train(training: "Training", *, alone: bool) -> Trouble | None:
+    """Train a job as far as it goes; what stopped it before its end. Raises Lost."""
+    try:
+        return training.run()
+    except Lost:
+        raise
+    except EngineDied as error:
+        return Trouble(failures.ENGINE_CRASHED, str(error), suspect=not alone)
+    except EngineRefused as error:
+        # What does not fit beside others may fit alone.
+        return _refusal(error.code, str(error), suspect=error.code == "no_room" and not alone)
+    except BadState as error:
+        return Trouble(failures.BAD_RESUME, str(error))
+    except (StorageUnavailable, CorruptObject, ObjectMissing) as error:
+        return Trouble(failures.STORAGE_UNAVAILABLE, f"{type(error).__name__}: {error}")
+    except Exception as error:  # whatever it is, the job must leave the engine, and somebody must have it
+        log.exception("job.crashed", extra={"job": training.job.id, "fence": training.job.fence})
+        return Trouble(failures.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+
+
+def _refusal(code: str, message: str, *, suspect: bool = False) -> Trouble:
+    """What the engine says, as a cause of ours."""
+    return Trouble(failures.ENGINE_CODES.get(code, failures.INTERNAL_ERROR), f"{code}: {message}", suspect)
+
+
+class BadState(Exception):
+    """A resume state that is damaged or gone."""
 
 
 class Training:
@@ -86,20 +121,23 @@ class Training:
         self._failed = True  # until it ends in another way
         self._saved_step: int | None = None  # of the last resume state that was published
 
-    def run(self) -> None:
+    def run(self) -> Trouble | None:
+        """Until the job has ended or was handed back. Raises Lost, and whatever else may stop it."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
         reports = self._admit()
-        self._runs = tracking.runs(self.job, self.settings, partial(publishing.tell, self.job))
+        self._runs = tracking.runs(self.job, self.settings, self._tell)
         while True:
-            if self.held.lost.is_set():
+            if self.held.lost:
                 raise Lost
             if self.held.pausing.is_set() or self.held.draining.is_set():
-                self._hand_back(reports)
-                return
+                return self._hand_back(reports)
             report = _next(reports)
-            if report is not None and self._follow(report):
-                return
+            if report is not None and report["type"] in LAST:
+                return self._end(report)
+            if report is not None:
+                self._follow(report)
             if self.progress.due(FLUSH_SECONDS):
-                self.progress.flush()
+                self._flush()
 
     def end_tracking(self) -> None:
         for run in self._runs:
@@ -119,7 +157,7 @@ class Training:
         assert job.resolved is not None
         dataset = self._dataset(job.prepared_key)
         validation = self._dataset(job.validation_key) if job.validation_key else None
-        resume = self._fetched("resume", job.resume_prefix)
+        resume = self._state()
         adapter = self._fetched("parent", self._parent_prefix()) if resume is None else None
         reply, reports = self.engine.admit(
             job.id,
@@ -132,17 +170,14 @@ class Training:
             tenant=job.project_id,
         )
         if job.deterministic and reply["step"] == 0:
-            publishing.tell(job, "info", f"Deterministic training, on {reply['threads']} threads of {reply['device']}")
+            self._tell("info", f"Deterministic training, on {reply['threads']} threads of {reply['device']}")
         return reports
 
-    def _follow(self, report: dict[str, Any]) -> bool:
-        """Act on one report; whether it was the last."""
+    def _follow(self, report: dict[str, Any]) -> None:
+        """Act on one report that is not the last."""
         kind = report["type"]
         if kind == "step":
             self.progress.add(report)
-            metrics.STEP_SECONDS.observe(report["seconds"])
-            metrics.TRAINED_TOKENS.inc(report["tokens"])
-            metrics.DEVICE_BYTES.labels("used").set(report["device_bytes"])
             for run in self._runs:
                 run.log(publishing.step_on_the_wire(report))
         elif kind == "checkpoint" and report["step"] < (self.job.total_steps or 0):
@@ -150,22 +185,32 @@ class Training:
         elif kind == "resume_state":
             self._publish_resume(Path(report["path"]), report["step"])
         elif kind == "notice":
-            publishing.tell(self.job, "warn", report["message"])
-        elif kind == "finished":
+            self._tell("warn", report["message"])
+
+    def _end(self, report: dict[str, Any]) -> Trouble | None:
+        """Act on the last report."""
+        if report["type"] == "finished":
             self._finish(report)
-            return True
-        elif kind == "failed":
-            self.progress.flush()
-            settle(self.job, failures.ENGINE_CODES.get(report["code"], failures.INTERNAL_ERROR), report["message"])
-            return True
-        return False
+            return None
+        self._flush()
+        return _refusal(report["code"], report["message"])
+
+    def _do(self, phase: Callable[..., Result], *arguments: Any) -> Result:
+        """A phase in the database, however long it takes to come back. Raises Lost."""
+        return ride_out(self.held, partial(phase, *arguments))
+
+    def _flush(self) -> None:
+        self._do(self.progress.flush)
+
+    def _tell(self, level: str, message: str) -> None:
+        self._do(publishing.tell, self.job, level, message)
 
     def _publish_checkpoint(self, report: dict[str, Any]) -> None:
         folder, step = Path(report["path"]), report["step"]
         prefix = f"{artefacts.job_prefix(self.job)}checkpoints/step-{step:06d}/"
         digest = self._upload_adapter(folder, prefix, report["metrics"])
-        self.progress.flush()
-        publishing.checkpoint(self.job, report, prefix, digest)
+        self._flush()
+        self._do(publishing.checkpoint, self.job, report, prefix, digest)
         shutil.rmtree(folder)
 
     def _publish_resume(self, folder: Path, step: int) -> None:
@@ -175,39 +220,51 @@ class Training:
         prefix = f"{artefacts.job_prefix(self.job)}resume/step-{step:06d}/"
         artefacts.write_manifest(folder)
         artefacts.upload(self.store, folder, prefix)
-        self.progress.flush()
-        publishing.resume_state(self.job, prefix, step)
+        self._flush()
+        self._do(publishing.resume_state, self.job, prefix, step)
         self._saved_step = step
         shutil.rmtree(folder, ignore_errors=True)
 
     def _finish(self, report: dict[str, Any]) -> None:
-        self.progress.flush()
+        self._flush()
         prefix = artefacts.job_prefix(self.job)
         digest = self._upload_adapter(Path(report["path"]), f"{prefix}final/", report["metrics"])
-        result = publishing.store_result(self.store, self.job, f"{prefix}step_metrics.csv")
-        publishing.finish(self.job, report, f"{prefix}final/", digest, result)
+        result = self._do(publishing.store_result, self.store, self.job, f"{prefix}step_metrics.csv")
+        self._do(publishing.finish, self.job, report, f"{prefix}final/", digest, result)
         self._failed = False
-        metrics.JOBS_ENDED.labels(states.SUCCEEDED, "").inc()
         memory = {name: report[name] for name in ("predicted_bytes", "peak_bytes")}
         log.info("job.succeeded", extra={"job": self.job.id, "step": report["step"], **memory})
 
-    def _hand_back(self, reports: "Reports") -> None:
+    def _hand_back(self, reports: "Reports") -> Trouble | None:
         """Save at the next step boundary, keep the state, and move the job to paused or back to queued."""
-        reply = self.engine.release(self.job.id, save=True)
+        try:
+            reply = self.engine.release(self.job.id, save=True)
+        except EngineRefused as error:
+            if error.code != "unknown_job":
+                raise
+            return self._end(self._last(reports))  # it has ended by itself meanwhile
         while (report := _next(reports, wait=False)) is not None:
-            if report["type"] in ("finished", "failed"):
-                self._follow(report)
-                return
             self._follow(report)
         if reply.get("resume"):
             self._publish_resume(Path(reply["resume"]), reply["step"])
-        self.progress.flush()
+        self._flush()
         self._failed = False
-        publishing.hand_back(self.job, reply["step"], paused=self.held.pausing.is_set())
+        self._do(publishing.hand_back, self.job, reply["step"], self.held.pausing.is_set())
         log.info("job.handed_back", extra={"job": self.job.id, "step": reply["step"]})
+        return None
+
+    def _last(self, reports: "Reports") -> dict[str, Any]:
+        """Follow the reports of a job that has ended; its last one. Raises Lost."""
+        while not self.held.lost:
+            report = _next(reports)
+            if report is not None and report["type"] in LAST:
+                return report
+            if report is not None:
+                self._follow(report)
+        raise Lost
 
     def _upload_adapter(self, folder: Path, prefix: str, metrics: dict[str, Any]) -> str:
-        card = artefacts.Card(self.job, self.entry, publishing.data_hashes(self.job), metrics)
+        card = artefacts.Card(self.job, self.entry, self._do(publishing.data_hashes, self.job), metrics)
         digest = artefacts.complete(folder, self.entry.directory(self.settings.models_dir), card)
         artefacts.upload(self.store, folder, prefix)
         return digest
@@ -219,14 +276,20 @@ class Training:
         artefacts.download(self.store, prefix, folder)
         return folder
 
+    def _state(self) -> Path | None:
+        """The last resume state, if there is one. Raises BadState: then the job has to begin again."""
+        try:
+            return self._fetched("resume", self.job.resume_prefix)
+        except (CorruptObject, ObjectMissing) as error:
+            raise BadState(f"{type(error).__name__}: {error}") from error
+
     def _parent_prefix(self) -> str | None:
         if self.job.parent_model is None:
             return None
-        with db.reading() as session:
-            parent = models.find(session, self.job.project_id, self.job.parent_model)
-        if parent is None:
+        prefix = self._do(_prefix_of, self.job.project_id, self.job.parent_model)
+        if prefix is None:
             raise EngineRefused("bad_adapter", f"{self.job.parent_model} was deleted")
-        return parent.object_prefix
+        return prefix
 
     def _dataset(self, prefix: str) -> Path:
         """A prepared dataset on this machine's disk, fetched if it is not there; the oldest are forgotten."""
@@ -241,27 +304,10 @@ class Training:
         return folder
 
 
-def settle(job: Job, cause: str, message: str | None = None, *, suspect: bool = False) -> None:
-    """Fail a job for good, or put it back if its cause is forgiven once more; a suspect then runs alone."""
-    with db.transaction() as session:
-        verdict = failures.judge(cause, job.attempts, job.furthest_step)
-        if verdict.retry:
-            sweeps.take_back(session, job, cause, suspect=suspect)
-            return
-        error = failures.public_error(cause)
-        note = Note(error["message"], level="error", data={"code": error["code"]})
-        values = {"error": error, "attempts": verdict.attempts}
-        transitions.move(session, job.id, states.FAILED, note=note, fence=job.fence, values=values)
-    metrics.JOBS_ENDED.labels(states.FAILED, cause).inc()
-    log.warning("job.failed", extra={"job": job.id, "cause": cause, "reason": message})
-
-
-def take_back(job: Job, cause: str, *, suspect: bool = False) -> None:
-    """Put a job back after something that was not its fault."""
-    with db.transaction() as session:
-        current = session.get(Job, job.id)
-        if current is not None and current.fence == job.fence and current.status in states.LEASED:
-            sweeps.take_back(session, current, cause, suspect=suspect)
+def _prefix_of(project_id: str, model: str) -> str | None:
+    with db.reading() as session:
+        found = models.find(session, project_id, model)
+    return found.object_prefix if found is not None else None
 
 
 def _next(reports: "Reports", *, wait: bool = True) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from app import db, idempotency, metrics, outbox, storage
+from app import db, idempotency, outbox, storage
 from app.config import Settings
 from app.db import Session
 from app.files import service as files
@@ -25,11 +25,16 @@ BATCH = 100
 FORGET_WORKER_SECONDS = 3600.0
 
 
-def sweep(settings: Settings, store: Store) -> None:
-    """All sweeps once, each in transactions of its own."""
+def sweep_jobs(settings: Settings) -> None:
+    """What jobs wait for if their worker is gone. Nothing but the database can hold it up."""
+    cut_leases(settings)
     expired_leases()
     stalled_jobs(settings)
     jobs_without_capacity(settings)
+
+
+def sweep(settings: Settings, store: Store) -> None:
+    """All other sweeps once, each in transactions of its own."""
     with db.transaction() as session:
         files.sweep_expired(session)
         files.sweep_deleted(session)
@@ -39,6 +44,15 @@ def sweep(settings: Settings, store: Store) -> None:
         workers.forget_lost(session, FORGET_WORKER_SECONDS)
     due_outbox(store)
     webhook_upkeep(settings)
+
+
+def cut_leases(settings: Settings) -> int:
+    """Shorten the leases that end later than any can, as when the database's clock was set back; how many."""
+    lease = sa.func.make_interval(0, 0, 0, 0, 0, 0, settings.lease_seconds)
+    far = sa.select(Job.id).where(Job.lease_until > sa.func.now() + 2 * lease).with_for_update(skip_locked=True)
+    cut = sa.update(Job).where(Job.id.in_(far)).values(lease_until=sa.func.now() + lease).returning(Job.id)
+    with db.transaction() as session:
+        return len(session.scalars(cut).all())
 
 
 def expired_leases() -> int:
@@ -64,27 +78,41 @@ def stalled_jobs(settings: Settings) -> int:
         return len(jobs)
 
 
+def put_back(job: Job, cause: str, *, suspect: bool = False) -> None:
+    """Take back a job that its own worker cannot finish; nothing, if it is not that worker's any more."""
+    mine = sa.select(Job).where(Job.id == job.id, Job.fence == job.fence, Job.lease_until.is_not(None))
+    with db.transaction() as session:
+        current = session.scalar(mine.with_for_update())
+        if current is not None:
+            take_back(session, current, cause, suspect=suspect)
+
+
 def take_back(session: Session, job: Job, cause: str, *, suspect: bool = False) -> None:
-    """Put a job that its worker could not finish back where another may take it, or fail it after too many tries."""
-    verdict = failures.judge(cause, job.attempts, job.furthest_step)
+    """Put a job that its worker could not finish back where another may take it, or fail it after too many tries.
+
+    suspect: it was one of several of which any may be to blame; it is not charged, and runs alone next.
+    """
+    verdict = failures.judge(cause, job.attempts, job.furthest_step, charged=not suspect)
     values = {"attempts": verdict.attempts, "suspect": suspect or job.suspect}
     log.warning("job.taken_back", extra={"job": job.id, "cause": cause, "retry": verdict.retry})
-    metrics.JOBS_TAKEN_BACK.labels(cause).inc()
+    begin_again = cause == failures.BAD_RESUME
+    if begin_again:
+        values |= {"resume_prefix": None, "resume_step": 0}
+    step = 0 if begin_again else job.resume_step
     if not verdict.retry:
-        metrics.JOBS_ENDED.labels(states.FAILED, cause).inc()
         error = failures.public_error(cause)
         note = Note(error["message"], level="error", data={"code": error["code"]})
         transitions.move(session, job.id, states.FAILED, note=note, fence=job.fence, values={**values, "error": error})
     elif job.status == states.VALIDATING:
         transitions.update(session, job.id, job.fence, {**values, **transitions.RELEASE})
     elif job.status == states.PAUSING:
-        note = Note(f"The job is paused at step {job.resume_step}")
+        note = Note(f"The job is paused at step {step}")
         transitions.move(session, job.id, states.PAUSED, note=note, fence=job.fence, values=values)
     else:
         note = Note(
-            f"The job lost its worker and was put back into the queue; it goes on from step {job.resume_step}",
+            f"{failures.TABLE[cause].interrupted} and was put back into the queue; it goes on from step {step}",
             level="warn",
-            data={"cause": cause, "step": job.resume_step},
+            data={"cause": cause, "step": step},
         )
         transitions.move(session, job.id, states.QUEUED, note=note, fence=job.fence, values=values)
 
@@ -100,7 +128,6 @@ def jobs_without_capacity(settings: Settings) -> int:
             error = failures.public_error(failures.NO_CAPACITY)
             note = Note(error["message"], level="error", data={"code": error["code"]})
             transitions.move(session, job.id, states.FAILED, note=note, values={"error": error})
-            metrics.JOBS_ENDED.labels(states.FAILED, failures.NO_CAPACITY).inc()
         return len(jobs)
 
 
@@ -113,7 +140,6 @@ def due_outbox(store: Store) -> int:
         try:
             _carry_out(store, row.kind, row.payload)
         except Exception as error:  # noqa: BLE001 - any failure of the store is tried again, whatever its type
-            metrics.OUTBOX_FAILURES.labels(row.kind).inc()
             log.warning("outbox.failed", extra={"row": row.id, "kind": row.kind, "reason": type(error).__name__})
             continue
         with db.transaction() as session:

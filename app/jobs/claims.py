@@ -166,20 +166,17 @@ _CLAIM = """
         claimed_at = now(),
         progress_at = now(),
         phase = 'claimed'
-    FROM chosen WHERE jobs.id = chosen.id {company}
+    FROM chosen WHERE jobs.id = chosen.id
     RETURNING jobs.id
 """
 _CLAIM_VALIDATING = sa.text(
-    _CLAIM.format(
-        queue="status = 'validating_files' AND lease_until IS NULL", fitting="", within_quota="true", company=""
-    )
+    _CLAIM.format(queue="status = 'validating_files' AND lease_until IS NULL", fitting="", within_quota="true")
 )
 _CLAIM_QUEUED = sa.text(
     _CLAIM.format(
         queue="status = 'queued' AND base_key = :base_key",
         fitting="AND (NOT suspect OR :alone)",
         within_quota=_WITHIN_QUOTA,
-        company="AND (CAST(:company AS text) IS NULL OR jobs.project_id = :company)",
     )
 )
 
@@ -196,25 +193,16 @@ def claim_validating(session: Session, *, worker_id: str, lease_seconds: float) 
 
 
 def claim_queued(
-    session: Session,
-    *,
-    worker_id: str,
-    lease_seconds: float,
-    base_key: str,
-    alone: bool,
-    running_jobs: int = 0,
-    company: str | None = None,
+    session: Session, *, worker_id: str, lease_seconds: float, base_key: str, alone: bool, running_jobs: int = 0
 ) -> Job | None:
     """Take the next job for `base_key` and say that it started, or where it goes on.
 
     alone: nothing else runs on this engine, so that a job suspected of crashing engines may be taken.
     running_jobs: how many a project may have running, unless it has a quota of its own; 0 for any number.
-    company: the project that has the engine to itself; where another's job is next, nothing is taken, so that the
-    engine falls free for it.
     """
     # One claim at a time, and a statement of its own: the next one sees what was claimed before it.
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIMING)))
-    parameters = {"base_key": base_key, "alone": alone, "running_jobs": running_jobs, "company": company}
+    parameters = {"base_key": base_key, "alone": alone, "running_jobs": running_jobs}
     job = _claim(session, _CLAIM_QUEUED, states.RUNNING, worker_id, lease_seconds, parameters)
     if job is not None:
         again = events.told(session, job.id, STARTED)
@@ -234,13 +222,14 @@ def _claim(
 def heartbeat(session: Session, *, held: dict[str, int], lease_seconds: float) -> dict[str, str]:
     """Renew the leases of the jobs a worker holds (id → fence) in one UPDATE; the status of those it still holds.
 
-    Only what is really in its hands is renewed: a job that a worker claimed and lost sight of must run out.
+    Only what is really in its hands is renewed: a job that a worker claimed and lost sight of must run out, and one
+    that was taken back stays free.
     """
     if not held:
         return {}
     renewed = (
         sa.update(Job)
-        .where(sa.tuple_(Job.id, Job.fence).in_(held.items()), Job.status.in_(states.LEASED))
+        .where(sa.tuple_(Job.id, Job.fence).in_(held.items()), Job.lease_until.is_not(None))
         .values(lease_until=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds))
         .returning(Job.id, Job.status)
     )

@@ -31,12 +31,16 @@ SINCE_STEP = "since_step"  # attempts also remembers the furthest step at the la
 
 @dataclass(frozen=True)
 class Failure:
-    """code and message: what the user sees. tries: how many times the cause may strike before the job fails."""
+    """code and message: what the user sees. tries: how many times the cause may strike before the job fails.
+
+    interrupted: how the event begins that tells of another try.
+    """
 
     code: str
     message: str
     tries: int
     forgiven_by_progress: bool = False  # the count starts again when the furthest step has grown
+    interrupted: str = "The job lost its worker"
 
 
 TABLE = {
@@ -48,15 +52,34 @@ TABLE = {
     QUOTA_EXCEEDED: Failure(
         "insufficient_quota", "The project's training tokens for this month do not cover this job.", 1
     ),
-    OUT_OF_MEMORY: Failure("out_of_memory", "The job needs more memory than its device has.", 2),
+    OUT_OF_MEMORY: Failure(
+        "out_of_memory", "The job needs more memory than its device has.", 2, interrupted="The job ran out of memory"
+    ),
     WORKER_LOST: Failure("worker_lost", "The workers training this job were lost repeatedly.", 3, True),
     ENGINE_CRASHED: Failure("engine_crashed", "Training this job crashed the engine repeatedly.", 3, True),
-    STALLED: Failure("training_stalled", "The job made no progress within its time budget.", 2, True),
-    STORAGE_UNAVAILABLE: Failure("storage_unavailable", "The object store could not be reached.", 20),
-    BASE_UNAVAILABLE: Failure("base_unavailable", "The base model could not be loaded on any worker.", 3),
-    BAD_RESUME: Failure("resume_failed", "The job could not go on from its last saved state.", 2),
+    STALLED: Failure(
+        "training_stalled", "The job made no progress within its time budget.", 2, True, "The job made no progress"
+    ),
+    STORAGE_UNAVAILABLE: Failure(
+        "storage_unavailable",
+        "The object store could not be reached.",
+        20,
+        interrupted="The job could not reach its storage",
+    ),
+    BASE_UNAVAILABLE: Failure(
+        "base_unavailable",
+        "The base model could not be loaded on any worker.",
+        3,
+        interrupted="The job found no base model",
+    ),
+    # What is saved was written by another version, or is damaged: the job begins again.
+    BAD_RESUME: Failure(
+        "resume_failed", "The job could not go on from its last saved state.", 3, interrupted="The job lost its state"
+    ),
     NO_CAPACITY: Failure("no_capacity", "No worker that could train this base model was there for too long.", 1),
-    INTERNAL_ERROR: Failure("internal_error", "An internal error occurred.", 2),
+    INTERNAL_ERROR: Failure(
+        "internal_error", "An internal error occurred.", 2, interrupted="The job met an internal error"
+    ),
 }
 
 # What the engine calls a failure → our cause.
@@ -66,6 +89,7 @@ ENGINE_CODES = {
     "bad_dataset": BAD_DATASET,
     "bad_resume": BAD_RESUME,
     "bad_spec": BAD_SPEC,
+    "disk_full": STORAGE_UNAVAILABLE,
     "diverged": DIVERGED,
     "no_base": INTERNAL_ERROR,
     "no_room": OUT_OF_MEMORY,
@@ -87,14 +111,18 @@ class Verdict:
     attempts: dict[str, int]
 
 
-def judge(cause: str, attempts: dict[str, int], furthest_step: int) -> Verdict:
-    """Count one more failure by `cause` and say whether the job may go on."""
+def judge(cause: str, attempts: dict[str, int], furthest_step: int, *, charged: bool = True) -> Verdict:
+    """Count one more failure by `cause` and say whether the job may go on.
+
+    charged: False if the job was in company and may be innocent; it counts in the total alone.
+    """
     failure = TABLE[cause]
     grown = furthest_step > attempts.get(SINCE_STEP, 0)
     before = 0 if failure.forgiven_by_progress and grown else attempts.get(cause, 0)
     total = attempts.get("total", 0) + 1
-    counted = {**attempts, cause: before + 1, "total": total, SINCE_STEP: furthest_step}
-    return Verdict(counted[cause] < failure.tries and total < MAX_LOSSES, counted)
+    count = before + 1 if charged else before
+    counted = {**attempts, cause: count, "total": total, SINCE_STEP: furthest_step}
+    return Verdict(count < failure.tries and total < MAX_LOSSES, counted)
 
 
 def public_error(cause: str, message: str | None = None, param: str | None = None) -> dict[str, Any]:

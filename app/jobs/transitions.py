@@ -1,7 +1,8 @@
 """The one door for a job's changes: a guarded UPDATE that writes the event in the same transaction, and promises the
 webhooks that tell of a job's end.
 
-Losing a race is a return value. A worker's write carries its fence; zero rows mean the job is no longer its own.
+Losing a race is a return value. A worker's write carries its fence, and needs the lease that came with it: once the
+job was taken back, even before anybody claims it again, zero rows say that it is no longer its own.
 """
 
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def _update(
 ) -> Job | None:
     statement = sa.update(Job).where(Job.id == job_id, Job.status.in_(allowed)).values(changes).returning(Job)
     if fence is not None:
-        statement = statement.where(Job.fence == fence)
+        statement = statement.where(Job.fence == fence, Job.lease_until.is_not(None))
     if project_id is not None:
         statement = statement.where(Job.project_id == project_id)
     job = session.scalar(statement, execution_options={"populate_existing": True})

@@ -25,9 +25,9 @@ def register(session: Session, worker_id: str, *, kind: str, host: str, device_g
     session.add(Worker(id=worker_id, kind=kind, host=host, device_group=device_group, slots=slots, free_slots=slots))
 
 
-def beat(session: Session, worker_id: str, condition: Condition) -> None:
-    """Say that a worker lives, and how it is."""
-    session.execute(
+def beat(session: Session, worker_id: str, condition: Condition) -> bool:
+    """Say that a worker lives, and how it is. False: nobody knows it any more."""
+    known = session.scalar(
         sa.update(Worker)
         .where(Worker.id == worker_id)
         .values(
@@ -37,7 +37,9 @@ def beat(session: Session, worker_id: str, condition: Condition) -> None:
             draining=condition.draining,
             memory_bytes=condition.memory_bytes,
         )
+        .returning(Worker.id)
     )
+    return known is not None
 
 
 def living(session: Session, within_seconds: float) -> list[Worker]:

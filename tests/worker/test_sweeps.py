@@ -13,7 +13,7 @@ from app.config import Settings
 from app.events.tables import Event
 from app.files import service as files
 from app.files.tables import File
-from app.jobs import claims, failures, states
+from app.jobs import claims, failures, states, transitions
 from app.jobs.tables import Job
 from app.outbox import OutboxRow
 from app.storage import Store, StoreUnavailable
@@ -71,6 +71,36 @@ def test_losses_without_progress_fail_the_job_at_last(database: sa.Connection) -
     assert failed.finished_at is not None
     assert failed.error == failures.public_error(failures.WORKER_LOST)
     assert messages(job_id)[-1] == failures.TABLE[failures.WORKER_LOST].message
+
+
+@pytest.mark.parametrize("status", [states.RUNNING, states.PAUSING, states.VALIDATING])
+def test_who_lost_a_job_can_do_nothing_more_with_it_even_before_another_claims_it(
+    database: sa.Connection, status: str
+) -> None:
+    job_id = held(status)
+    sweeps.expired_leases()
+    after, told = job(job_id), messages(job_id)
+    for target in (states.FAILED, states.PAUSED, states.QUEUED, states.SUCCEEDED):
+        with db.transaction() as session:
+            assert transitions.move(session, job_id, target, note=None, fence=3) is None
+    with db.transaction() as session:
+        assert transitions.update(session, job_id, 3, {"phase": "training"}) is None
+        assert claims.heartbeat(session, held={job_id: 3}, lease_seconds=9) == {}
+    sweeps.put_back(after, failures.ENGINE_CRASHED)
+    now = job(job_id)
+    assert (now.status, now.lease_until, now.attempts) == (after.status, None, after.attempts)
+    assert messages(job_id) == told
+
+
+def test_a_lease_that_ends_after_the_clock_was_set_back_is_cut(database: sa.Connection) -> None:
+    far, near = held(lease_until=ago(-3600)), held(lease_until=ago(-SETTINGS.lease_seconds))
+    before = job(near).lease_until
+    assert sweeps.cut_leases(SETTINGS) == 1
+    assert job(near).lease_until == before
+    cut = job(far).lease_until
+    assert cut is not None
+    assert before is not None
+    assert abs((cut - before).total_seconds()) < 1
 
 
 def test_a_validating_job_is_free_again(database: sa.Connection) -> None:
