@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import Field, FilePath, HttpUrl, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.isolation.confined import Isolation
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 MOST_BIGINT = 2**63 - 1
@@ -78,6 +80,7 @@ class Settings(BaseSettings):
     engine_threads: int = Field(default=0, ge=0)  # on a CPU; 0: one per physical core, or one for a small base
     prepare_slots: int = Field(default=2, ge=1)  # files prepared at once by one `worker cpu`
     resume_interval_seconds: float = 60.0
+    engine_isolation: Isolation = "auto"  # or required, off: what if the machine refuses it (docs/security.md)
     warm_base: str = ""  # the catalogue id a GPU worker loads before its first job
     # Weights & Biases: with a key, a server of one's own, or offline, jobs may have their metrics logged there.
     wandb_api_key: SecretStr | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app import config, db, logs, queue, storage
 from app.config import Settings
+from app.isolation import kernel
 from app.jobs import claims, failures
 from app.jobs.claims import GiveBack, Load, Residence, Serve, Yield
 from app.jobs.tables import Job
@@ -151,7 +152,8 @@ class Trainer:
             return self._engine
         if self._engine is not None:
             self._engine.stop()
-        return Engine(config.environment({}))
+        isolation = self._settings.engine_isolation
+        return Engine(config.environment({}), isolation=isolation, gpu=not _on_cpu(self._settings))
 
 
 class GpuNode(Node):
@@ -172,7 +174,7 @@ def create_node(settings: Settings) -> GpuNode:
     """A GPU worker over the configured database and object store."""
     store = storage.open_store(settings)
     trainer = Trainer(settings, store, catalog.load(settings.catalog_path, catalog.lock_path(settings.models_dir)))
-    on_cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_gpu())
+    on_cpu = _on_cpu(settings)
     slots = settings.engine_slots or (CPU_SLOTS if on_cpu else GPU_SLOTS)
     group = settings.device if settings.device != "auto" else ("cpu" if on_cpu else "cuda:0")
     node = GpuNode(GPU, settings, store, slots=slots, device_group=group, take=trainer.take, run=trainer.run)
@@ -180,14 +182,16 @@ def create_node(settings: Settings) -> GpuNode:
     return node
 
 
-def _has_gpu() -> bool:
-    """Whether the driver shows a device; torch is the engine's to import, not ours."""
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+def _on_cpu(settings: Settings) -> bool:
+    """Whether the driver shows no device or none is wanted; torch is the engine's to import, not ours."""
+    has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
+    return settings.device == "cpu" or (settings.device == "auto" and not has_gpu)
 
 
 def main() -> None:
     settings = Settings()
     logs.configure(settings.log_level)
+    kernel.close_to_inspection()  # by the engine, which runs as the same user
     db.configure(db.create_engine(settings.database_url, pool_size=GPU_SLOTS + 4))
     celery_process.serve(create_node(settings), queue.GPU, settings)
 

@@ -1,7 +1,8 @@
 """The engine child: start it, talk to it, watch it, end it.
 
-The child gets three descriptors and a bare environment: no settings, no keys. When this process dies, the lifeline
-closes and the child ends itself; when the child dies, everybody who waits for it is told.
+The child gets three descriptors and a bare environment: no settings, no keys; where the machine lets us, no network and
+no sight of other processes either. When this process dies, the lifeline closes and the child ends itself; when the
+child dies, everybody who waits for it is told.
 """
 
 import contextlib
@@ -17,6 +18,8 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+from app.isolation import confined
+from app.isolation.confined import Isolation
 from worker.engine import protocol
 
 log = logging.getLogger(__name__)
@@ -26,8 +29,11 @@ PASS_SECONDS = 120.0  # the engine answers between two passes; one that does not
 STEP_SECONDS = 1800.0  # a save waits for the step boundary
 STOP_SECONDS = 5.0
 # What the child may see of our environment; nothing of it is a secret.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
-PASSED_PREFIXES = ("CUDA_", "NVIDIA_", "PYTORCH_")
+PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS",
+    "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE",
+)  # fmt: skip
+PASSED_PREFIXES = ("CUDA_", "PYTORCH_")
 
 Message = dict[str, Any]
 
@@ -47,22 +53,24 @@ class EngineRefused(Exception):
 class Engine:
     """One engine child. Thread-safe: any job's thread may send commands; reports go to each job's own queue."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        """environment: this process's, of which the child gets what PASSED_ON names."""
+    def __init__(self, environment: dict[str, str], *, isolation: Isolation = "auto", gpu: bool = False) -> None:
+        """environment: this process's, of which the child gets what PASSED_ON names. Raises CannotConfine."""
         commands, self._commands = os.pipe()
         self._replies, replies = os.pipe()
         lifeline, self._lifeline = os.pipe()
         inherited = (commands, replies, lifeline)
         arguments = ["--commands", str(commands), "--replies", str(replies), "--lifeline", str(lifeline)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.engine", *arguments],
-            pass_fds=inherited,
-            env=_bare(environment),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for descriptor in inherited:
-            os.close(descriptor)
+        try:
+            self._process = confined.start(
+                [sys.executable, "-m", "worker.engine", *arguments],
+                environment=_bare(environment),
+                descriptors=inherited,
+                isolation=isolation,
+                local_sockets=gpu,  # CUDA's driver makes some
+            )
+        finally:
+            for descriptor in inherited:
+                os.close(descriptor)
         self._lock = threading.Lock()
         self._next_id = 0
         self._waiting: dict[int, Future[Message]] = {}

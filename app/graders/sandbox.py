@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from app import strict_json
-from app.graders import syscalls
 from app.graders.faults import PythonRuntimeFault, PythonServerFault, PythonTimeout
+from app.isolation import syscalls
 
 log = logging.getLogger(__name__)
 
@@ -100,13 +100,13 @@ class Sandbox:
         """What the jail is told, but for the descriptors of one run."""
         limits = self.limits
         links: dict[str, str] = {}
-        shown: list[str] = []
+        shown: dict[str, str] = {}
         folders = [*SYSTEM_FOLDERS, "/etc/ld.so.cache", *_prefixes(self.interpreter)]
         for path in [folder for folder in folders if Path(folder).exists()]:
             if Path(path).is_symlink() and path in SYSTEM_FOLDERS:
                 links[path] = str(Path(path).readlink())
             elif not any(Path(path).is_relative_to(other) for other in shown):
-                shown.append(path)
+                shown[path] = str(Path(path).resolve())
         return {
             "command": [self.interpreter, "-I", "-B", "-c", PRISONER.read_text("utf-8")],
             "environment": ENVIRONMENT,
@@ -121,7 +121,6 @@ class Sandbox:
                 "RLIMIT_FSIZE": limits.disk,
                 "RLIMIT_NPROC": limits.processes + OVERHEAD_PROCESSES,
                 "RLIMIT_NOFILE": 64,
-                "RLIMIT_CORE": 0,
                 "RLIMIT_MEMLOCK": 0,
                 "RLIMIT_MSGQUEUE": 0,
             },

@@ -195,12 +195,12 @@ def test_it_ends_with_the_process_that_asked_for_it() -> None:
 def test_a_machine_that_does_not_isolate_is_found_out() -> None:
     """A process that may not make namespaces, as in most containers: nothing is run, and the reason is said."""
     script = """
-        from app.graders import jail, syscalls
         from app.graders.sandbox import CannotIsolate, Sandbox
+        from app.isolation import kernel, syscalls
         sandbox = Sandbox()
         sandbox._plan
-        jail._call("prctl", jail._libc.prctl, 38, 1, 0, 0, 0)
-        jail._filter_calls(syscalls.program())
+        kernel.forbid_new_privileges()
+        kernel.filter_calls(syscalls.program())
         try:
             sandbox.check_machine()
         except CannotIsolate as error:
