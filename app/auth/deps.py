@@ -63,10 +63,15 @@ class Door:
     """Lets in whoever has one scope, as often as their key may ask. Raises Unauthorized, RateLimited, MissingScope."""
 
     scope: Scope
+    or_admin: bool = False
 
     @property
     def openapi_documentation(self) -> Documentation:
-        return Documentation(errors=(MissingKey, RateLimited, MissingScope), scope=self.scope)
+        return Documentation(errors=(MissingKey, RateLimited, MissingScope), scopes=self._scopes)
+
+    @property
+    def _scopes(self) -> tuple[Scope, ...]:
+        return (self.scope, Scope.ADMIN) if self.or_admin else (self.scope,)
 
     def __call__(self, request: Request) -> Caller | Admin:
         caller = request.app.state.keys.caller(_presented(request))
@@ -80,14 +85,17 @@ class Door:
         request.state.allowance = allowance
         if allowance is not None and not allowance.granted:
             raise RateLimited(allowance.limit, allowance.retry_after)
-        if self.scope not in caller.scopes:
+        if caller.scopes.isdisjoint(self._scopes):
             raise MissingScope(self.scope)
         return replace(caller, origin=_origin(request))
 
 
-def requires(scope: Scope) -> Any:
-    """The dependency of a route on a scope; its value is the Caller, with the scope `admin` the Admin."""
-    return Depends(Door(scope))
+def requires(scope: Scope, *, or_admin: bool = False) -> Any:
+    """The dependency of a route on a scope; its value is the Caller, with the scope `admin` the Admin.
+
+    or_admin: the organisation's admin keys are let in as well.
+    """
+    return Depends(Door(scope, or_admin))
 
 
 CurrentAdmin = Annotated[Admin, requires(Scope.ADMIN)]

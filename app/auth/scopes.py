@@ -13,7 +13,7 @@ class Scope(StrEnum):
     GRADERS_RUN = "graders:run"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
-    ADMIN = "admin"  # of the whole organisation, and of nothing inside its projects; goes with no other scope
+    ADMIN = "admin"  # of the organisation, and nothing in its projects but permissions; goes with no other scope
 
 
 PROJECT_SCOPES = frozenset(Scope) - {Scope.ADMIN}

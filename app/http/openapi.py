@@ -54,7 +54,7 @@ class Documentation:
     body_required: bool = True
     parameters: tuple[Json, ...] = ()  # OpenAPI parameter objects
     errors: tuple[type[AppError], ...] = ()
-    scope: str | None = None  # what the caller's key must be allowed
+    scopes: tuple[str, ...] = ()  # one of which the caller's key must have
 
 
 def documented(
@@ -132,8 +132,9 @@ def _complete(operation: Json, route: APIRoute, schemas: Json, needs_key: bool) 
         families.add(errors.NotFound)
     for documentation in told:
         operation.setdefault("parameters", []).extend(documentation.parameters)
-        if documentation.scope is not None:
-            operation["description"] += f"\n\nNeeds a key with the scope `{documentation.scope}`."
+        if documentation.scopes:
+            scopes = " or ".join(f"`{scope}`" for scope in documentation.scopes)
+            operation["description"] += f"\n\nNeeds a key with the scope {scopes}."
         families |= {_family(error) for error in documentation.errors}
         if documentation.body is not None:
             operation["requestBody"] = _json_body(documentation.body, documentation.body_required, schemas)

@@ -1,25 +1,28 @@
-"""Checkpoint permissions: other projects of the organisation may see a tuned model or checkpoint, and train on it."""
+"""Checkpoint permissions: other projects of the organisation may see a tuned model or checkpoint, and train on it.
+
+They are given and taken by the project that owns the model, and by the organisation's administrators.
+"""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from app import ids, pages
-from app.auth.service import Caller
+from app.auth.service import Admin, Caller
 from app.auth.tables import Project
 from app.db import Session
 from app.models import service
-from app.models.errors import PermissionNotFound, UnknownProject
-from app.models.tables import CheckpointPermission
+from app.models.errors import ModelNotFound, PermissionNotFound, UnknownProject
+from app.models.tables import CheckpointPermission, TunedModel
 
 
 def grant(
-    session: Session, caller: Caller, name: str, project_ids: list[str]
+    session: Session, caller: Caller | Admin, name: str, project_ids: list[str]
 ) -> tuple[list[CheckpointPermission], list[CheckpointPermission]]:
-    """Let some projects use a model of the caller's; one permission a project, in their order, and those that are new.
+    """Let some projects use a model the caller governs: one permission a project, in their order, and the new ones.
 
     A permission that is there already is returned as it is. Raises ModelNotFound, NotTheOwner, UnknownProject.
     """
-    model = service.get_own(session, caller.project_id, name)
+    model = _governed(session, caller, name)
     wanted = list(dict.fromkeys(project_ids))
     _check_projects(session, caller.organization_id, wanted)
     rows = [{"id": ids.new("cp_"), "model_id": model.id, "project_id": project_id} for project_id in wanted]
@@ -32,7 +35,7 @@ def grant(
 
 def page(
     session: Session,
-    caller: Caller,
+    caller: Caller | Admin,
     name: str,
     *,
     project_id: str | None,
@@ -43,7 +46,7 @@ def page(
     """A page of a model's permissions, newest first unless `ascending`. Raises ModelNotFound, NotTheOwner,
     UnknownCursor.
     """
-    model = service.get_own(session, caller.project_id, name)
+    model = _governed(session, caller, name)
     query = _of(model.id)
     if project_id is not None:
         known = ids.is_plain(project_id)
@@ -53,18 +56,33 @@ def page(
     return pages.fetch(session, query, seq, limit=limit, after_seq=after_seq, ascending=ascending)
 
 
-def revoke(session: Session, caller: Caller, name: str, permission_id: str) -> str:
+def revoke(session: Session, caller: Caller | Admin, name: str, permission_id: str) -> str:
     """Take a permission back, and say whose it was. Jobs that already train on the model are not disturbed.
 
     Raises ModelNotFound, NotTheOwner, PermissionNotFound.
     """
-    model = service.get_own(session, caller.project_id, name)
+    model = _governed(session, caller, name)
     theirs = sa.and_(CheckpointPermission.model_id == model.id, CheckpointPermission.id == permission_id)
     gone = sa.delete(CheckpointPermission).where(theirs).returning(CheckpointPermission.project_id)
     project_id = session.scalar(gone) if ids.is_plain(permission_id) else None
     if project_id is None:
         raise PermissionNotFound(permission_id)
     return project_id
+
+
+def _governed(session: Session, caller: Caller | Admin, name: str) -> TunedModel:
+    """A model of the caller's project or, for an administrator, of any in the organisation. Raises ModelNotFound,
+    NotTheOwner.
+    """
+    if caller.project_id is not None:
+        return service.get_own(session, caller.project_id, name)
+    query = sa.select(TunedModel).join(Project, Project.id == TunedModel.project_id)
+    theirs = sa.and_(Project.organization_id == caller.organization_id, TunedModel.deleted_at.is_(None))
+    named = query.where(theirs, TunedModel.name == name).order_by(TunedModel.seq).limit(1)
+    found = session.scalar(named) if ids.is_plain(name) else None
+    if found is None:
+        raise ModelNotFound(name)
+    return found
 
 
 def _of(model_id: str) -> sa.Select[CheckpointPermission]:

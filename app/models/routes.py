@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from app import db
 from app.audit import service as audit
 from app.audit.actions import Action
-from app.auth.deps import Caller, requires
+from app.auth.deps import Admin, Caller, requires
 from app.auth.scopes import Scope
 from app.http import paging
 from app.http.body import json_body
@@ -22,6 +22,8 @@ checkpoints_router = APIRouter(prefix="/v1/fine_tuning/checkpoints", tags=["fine
 
 Reader = Annotated[Caller, requires(Scope.MODELS_READ)]
 Writer = Annotated[Caller, requires(Scope.MODELS_WRITE)]
+PermissionReader = Annotated[Caller | Admin, requires(Scope.MODELS_READ, or_admin=True)]
+PermissionWriter = Annotated[Caller | Admin, requires(Scope.MODELS_WRITE, or_admin=True)]
 PermissionLimit = Annotated[int, Depends(paging.limit(default=10, most=1000))]
 Ascending = Annotated[bool, Depends(paging.spelled_out_order)]
 After = Annotated[str | None, Depends(paging.after)]
@@ -57,7 +59,7 @@ def delete(model: str, caller: Writer, catalog: CurrentCatalog) -> JSONResponse:
 
 
 @checkpoints_router.post("/{model:path}/permissions", response_model=schemas.PermissionList)
-def grant(model: str, caller: Writer, body: PermissionBody, once: Once) -> JSONResponse:
+def grant(model: str, caller: PermissionWriter, body: PermissionBody, once: Once) -> JSONResponse:
     """Let other projects of the organisation use a checkpoint."""
     with once.attempt(caller, body) as attempt, db.transaction() as session:
         granted, new = permissions.grant(session, caller, model, body.project_ids)
@@ -70,7 +72,7 @@ def grant(model: str, caller: Writer, body: PermissionBody, once: Once) -> JSONR
 @checkpoints_router.get("/{model:path}/permissions", response_model=schemas.PermissionList)
 def list_permissions(
     model: str,
-    caller: Reader,
+    caller: PermissionReader,
     limit: PermissionLimit,
     after: After,
     ascending: Ascending,
@@ -85,7 +87,7 @@ def list_permissions(
 
 
 @checkpoints_router.delete("/{model:path}/permissions/{permission_id}", response_model=schemas.PermissionDeleted)
-def revoke(model: str, permission_id: str, caller: Writer) -> JSONResponse:
+def revoke(model: str, permission_id: str, caller: PermissionWriter) -> JSONResponse:
     """Take a permission back."""
     with db.transaction() as session:
         project_id = permissions.revoke(session, caller, model, permission_id)

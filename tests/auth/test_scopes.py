@@ -25,6 +25,8 @@ GUARDED: list[tuple[str, str, Scope]] = [
     for scope in scopes_of(route)
 ]
 READING = {"GET", "HEAD"}
+# What OpenAI keeps for administrators, and the project that owns the checkpoint may do as well here.
+FOR_BOTH = re.compile(r"/v1/fine_tuning/checkpoints/\{model:path\}/permissions")
 
 
 def new_key(*scopes: Scope) -> str:
@@ -74,7 +76,7 @@ def test_a_key_without_the_scope_is_refused(
 
 @pytest.mark.parametrize(("method", "path", "scope"), [route for route in GUARDED if route[2] is not Scope.ADMIN])
 def test_an_admin_key_opens_no_projects_route(live: Live, admin_key: str, method: str, path: str, scope: Scope) -> None:
-    assert send(live, method, path, admin_key).status_code == 403
+    assert (send(live, method, path, admin_key).status_code == 403) != bool(FOR_BOTH.match(path))
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), GUARDED)

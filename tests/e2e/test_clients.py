@@ -46,11 +46,13 @@ def environment(folder_stack: Up) -> dict[str, str]:
         command("keys", "create", "--data-dir", str(folder_stack.data_dir), "--scope", "admin"),
         env=clean_environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
-    headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+    admin_key = made.stdout.strip()
+    headers = {"Authorization": f"Bearer {admin_key}"}
     with httpx.Client(base_url=f"{folder_stack.base_url}/organization/", headers=headers) as admin:
         project = admin.post("projects", json={"name": "second"}).json()["id"]
         key = admin.post(f"projects/{project}/api_keys", json={"name": "second"}).json()["value"]
-    return folder_stack.client_environment | {"OTHER_API_KEY": key, "OTHER_PROJECT_ID": project}
+    second = {"OTHER_API_KEY": key, "OTHER_PROJECT_ID": project}
+    return folder_stack.client_environment | second | {"OPENAI_ADMIN_KEY": admin_key}
 
 
 def answered(line: list[str], environment: Mapping[str, str], up: Up, folder: Path = ROOT) -> dict[str, Any]:

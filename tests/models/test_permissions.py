@@ -11,6 +11,7 @@ from openai import OpenAI
 
 from app import db
 from app.auth import service as auth
+from app.auth.scopes import Scope
 
 
 @dataclass
@@ -117,6 +118,41 @@ def test_another_organisation_gets_nothing(live: Live, neighbour: Neighbour, mod
         random = live.stranger.request(method, path("ft:tiny-chat:x::00000000"), json=body)
         assert known.status_code == random.status_code == 404
         assert known.content.replace(model.encode(), b"ft:tiny-chat:x::00000000") == random.content
+
+
+def admin_of(live: Live, organization: str) -> httpx.Client:
+    with db.transaction() as session:
+        key = auth.create_key(session, organization=organization, scopes=[Scope.ADMIN]).value
+    return httpx.Client(base_url=live.url, headers={"Authorization": f"Bearer {key}"})
+
+
+def test_an_administrator_governs_the_permissions_of_every_project(
+    live: Live, neighbour: Neighbour, model: str
+) -> None:
+    with admin_of(live, "acme") as admin:
+        made = admin.post(path(model), json={"project_ids": [neighbour.project_id]}).json()["data"]
+        assert admin.get(path(model)).json()["data"] == made == live.http.get(path(model)).json()["data"]
+        assert neighbour.http.get(f"/v1/models/{model}").status_code == 200
+        assert admin.delete(f"{path(model)}/{made[0]['id']}").json()["deleted"]
+        assert neighbour.http.get(f"/v1/models/{model}").status_code == 404
+        assert admin.get(f"/v1/models/{model}").status_code == 403
+        live.http.delete(f"/v1/models/{model}")
+        assert admin.get(path(model)).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_an_administrator_of_another_organisation_gets_nothing(
+    live: Live, neighbour: Neighbour, model: str, method: str
+) -> None:
+    (permission,) = grant(live, model, neighbour.project_id)
+    body = {"project_ids": [neighbour.project_id]} if method == "POST" else None
+    with admin_of(live, "other") as admin:
+        end = f"/{permission['id']}" if method == "DELETE" else ""
+        known = admin.request(method, path(model) + end, json=body)
+        random = admin.request(method, path("ft:tiny-chat:x::00000000") + end, json=body)
+    assert known.status_code == random.status_code == 404
+    assert known.content.replace(model.encode(), b"ft:tiny-chat:x::00000000") == random.content
+    assert live.http.get(path(model)).json()["data"] == [permission]
 
 
 def test_the_client(live: Live, neighbour: Neighbour, model: str) -> None:

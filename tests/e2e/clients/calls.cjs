@@ -1,7 +1,8 @@
 /* Every call of OpenAI's JavaScript client for fine-tuning, made against a running server; prints which, as JSON.
 
 It runs in the folder where npm put the client. Argument: the folder with train.jsonl and valid.jsonl. OPENAI_BASE_URL
-and OPENAI_API_KEY say where; OTHER_API_KEY and OTHER_PROJECT_ID name a second project of the same organisation. */
+and OPENAI_API_KEY say where, OPENAI_ADMIN_KEY is sent where the client wants an administrator's; OTHER_API_KEY and
+OTHER_PROJECT_ID name a second project of the same organisation. */
 
 const assert = require("node:assert/strict");
 const { createHash } = require("node:crypto");
@@ -212,7 +213,7 @@ async function webhooks(c) {
 
 async function main(data) {
   const answered = new Set();
-  const client = new openai.OpenAI({ adminAPIKey: process.env.OPENAI_API_KEY, fetch: checkedFetch });
+  const client = new openai.OpenAI({ fetch: checkedFetch });
   const c = recorded(client, answered);
   const training = await files(c, path.join(data, "train.jsonl"));
   const validation = await uploads(c, path.join(data, "valid.jsonl"));
