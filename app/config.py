@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, FilePath, HttpUrl, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,6 +42,7 @@ class Settings(BaseSettings):
     port: int = 8000
     database_pool_size: int = 8
     max_body_bytes: int = MIB
+    body_seconds: float = 30.0  # a body may take so long, and a second more for each 4 KiB that came
     max_file_bytes: int = 512 * MIB  # in one request; larger files come in parts
     max_part_bytes: int = 64 * MIB
     upload_seconds: float = 3600.0  # how long an upload in parts may take
@@ -49,6 +51,7 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     stream_poll_seconds: float = 0.5  # how often a process looks for new events of the jobs that are watched
     streams_per_key: int = 20  # event streams open at once, in one process
+    development: bool = False  # start with settings that must not meet the network (app/exposure.py)
     api_processes: int = Field(default=1, ge=1)  # how many API processes share the rate limits
     trusted_proxies: str = ""  # addresses whose X-Forwarded-For is believed, with commas; empty: nobody's
 
@@ -58,6 +61,11 @@ class Settings(BaseSettings):
     quota_running_jobs: int = Field(default=0, ge=0, le=MOST_JOBS)
     quota_waiting_jobs: int = Field(default=500, ge=0, le=MOST_JOBS)  # in validation, queued or paused
     quota_monthly_tokens: int = Field(default=0, ge=0, le=MOST_BIGINT)  # trained in a calendar month, UTC
+
+    # Metrics for Prometheus: every process takes the first free port from here on; 0: none are shown.
+    metrics_port: int = Field(default=0, ge=0, le=65535 - 16)
+    metrics_host: str = "127.0.0.1"
+    metrics_token: SecretStr | None = None  # what a scraper must present (Authorization: Bearer …)
 
     # Leases and clocks, in seconds.
     heartbeat_seconds: float = 5.0
@@ -78,6 +86,7 @@ class Settings(BaseSettings):
     dtype: str = "auto"  # auto: bfloat16 where the machine has it
     engine_slots: int = Field(default=0, ge=0)  # jobs at once in one engine; 0: 8 on a GPU, 4 on a CPU
     engine_threads: int = Field(default=0, ge=0)  # on a CPU; 0: one per physical core, or one for a small base
+    sharing: Literal["all", "project"] = "all"  # project: jobs of different projects are never in one engine at once
     prepare_slots: int = Field(default=2, ge=1)  # files prepared at once by one `worker cpu`
     resume_interval_seconds: float = 60.0
     engine_isolation: Isolation = "auto"  # or required, off: what if the machine refuses it (docs/security.md)

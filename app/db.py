@@ -43,6 +43,7 @@ def create_engine(url: str, *, pool_size: int = 8) -> sa.Engine:
         max_overflow=pool_size,
         pool_timeout=2,  # seconds; a full pool answers 503 rather than hang
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text goes to the log, and rows hold what users sent
         connect_args={"connect_timeout": 5, "application_name": "tunesmith", **_NOTICE_A_DEAD_PEER},
     )
 

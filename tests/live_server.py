@@ -30,6 +30,7 @@ from app.config import Settings
 from app.embedded.postgres import Postgres
 from app.events import service as events
 from app.files.tables import File
+from app.http.protocol import Protocol
 from app.jobs import hyperparameters, states
 from app.jobs.tables import Job
 from app.main import create_app
@@ -210,7 +211,7 @@ def _metrics(step: int, total: int) -> dict[str, Any]:
 def _serving(app: Any) -> Iterator[str]:
     """Serve an application on a free loopback port, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", http=Protocol, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import bootsteps, signals
 
-from app import queue
+from app import metrics, queue
 from app.config import Settings
 from worker.node import Node
 
@@ -16,6 +16,7 @@ from worker.node import Node
 def serve(node: Node, queue_name: str, settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain and return."""
     celery = queue.create_celery(settings)
+    metrics.serve(settings, alive=lambda: node.alive)
 
     @celery.task(name=queue.RING)
     def ring() -> None:

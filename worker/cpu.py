@@ -12,7 +12,7 @@ from worker import celery_process, prepare_job  # noqa: E402
 
 def main() -> None:
     settings = Settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings)
     gc.freeze()  # what was imported stays for good; looking through it again and again takes 8 % of preparing a file
     db.configure(db.create_engine(settings.database_url, pool_size=settings.prepare_slots + 3))
     celery_process.serve(prepare_job.create_node(settings), queue.CPU, settings)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from app import db
+from app import db, metrics
 from app.config import Settings
 from app.egress import Egress, open_egress
 from app.secrets import Vault
@@ -85,6 +85,7 @@ class Deliverer:
     def _attempt(self, lane: Lane, work: Work) -> Outcome:
         outcome = lanes.UNREADABLE if work.letter is None else sending.send(self._egress, work.letter)
         fields = {"endpoint": lane.endpoint_id, "delivery": work.delivery_id, "attempt": work.number}
+        metrics.WEBHOOK_ATTEMPTS.labels("delivered" if outcome.delivered else "failed").inc()
         if outcome.delivered:
             log.info("webhook.delivered", extra={**fields, "status": outcome.status})
         else:

@@ -5,7 +5,7 @@ import threading
 import time
 from pathlib import Path
 
-from app import config, db, logs, queue, storage
+from app import config, db, logs, metrics, queue, storage
 from app.config import Settings
 from app.isolation import kernel
 from app.jobs import claims, failures
@@ -35,12 +35,12 @@ class Trainer:
         self._entry: CatalogEntry | None = None
         self._loaded_at = 0.0
         self._yielding_since: float | None = None
-        self._suspects: set[str] = set()
+        self._running: dict[str, Job] = {}
         self._lock = threading.Lock()  # one thread at a time starts engines and loads bases
 
     def take(self, node: Node) -> Job | None:
         """Claim the next job for the base that is, or now becomes, resident."""
-        if self._suspects:
+        if any(job.suspect for job in list(self._running.values())):
             return None  # a suspect runs alone
         with db.reading() as session:
             queues = claims.queues(session, running_jobs=self._settings.quota_running_jobs)
@@ -58,13 +58,13 @@ class Trainer:
     def run(self, job: Job, held: Held) -> None:
         """Run one claimed job in the engine; whatever happens to the engine happens to the job's attempt only."""
         engine, entry = self._engine, self._entry
-        if engine is None or entry is None or entry.base_key != job.base_key or not engine.alive:
-            sweeps.put_back(job, failures.ENGINE_CRASHED)
-            return
         try:
-            self._runner.run(job, held, entry, engine, alone=job.suspect)
+            if engine is None or entry is None or entry.base_key != job.base_key or not engine.alive:
+                sweeps.put_back(job, failures.ENGINE_CRASHED)
+            else:
+                self._runner.run(job, held, entry, engine, alone=job.suspect)
         finally:
-            self._suspects.discard(job.id)
+            self._running.pop(job.id, None)
 
     def warm_up(self, node: Node) -> None:
         """Start the engine, and load the base that the settings name, before the first job."""
@@ -91,10 +91,17 @@ class Trainer:
                 base_key=base_key,
                 alone=node.running == 0,
                 running_jobs=self._settings.quota_running_jobs,
+                company=self._company(),
             )
-        if job is not None and job.suspect:
-            self._suspects.add(job.id)
+        if job is not None:
+            self._running[job.id] = job
         return job
+
+    def _company(self) -> str | None:
+        """The project that the engine is kept for, if projects do not share engines and one has it now."""
+        if self._settings.sharing == "all":
+            return None
+        return next((job.project_id for job in list(self._running.values())), None)
 
     def _serves(self, base_key: str) -> bool:
         return self._find(base_key) is not None
@@ -143,6 +150,7 @@ class Trainer:
                 return False
         self._entry, node.base_key = entry, base_key
         node.memory_bytes = loaded["memory_bytes"]
+        metrics.DEVICE_BYTES.labels("base").set(loaded["memory_bytes"])
         self._loaded_at = time.monotonic()
         log.info("base.loaded", extra={"base": base_key, "seconds": loaded["seconds"], "dtype": loaded["dtype"]})
         return True
@@ -190,7 +198,7 @@ def _on_cpu(settings: Settings) -> bool:
 
 def main() -> None:
     settings = Settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings)
     kernel.close_to_inspection()  # by the engine, which runs as the same user
     db.configure(db.create_engine(settings.database_url, pool_size=GPU_SLOTS + 4))
     celery_process.serve(create_node(settings), queue.GPU, settings)

@@ -16,7 +16,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from app import db, ids
+from app import db, ids, logs, metrics
 from app.config import Settings
 from app.jobs import claims, states
 from app.jobs.tables import Job
@@ -48,6 +48,11 @@ class Held:
     def lost(self) -> bool:
         """Whether it is cancelled, another's, or may be another's by now: touch nothing."""
         return self._lost.is_set() or time.monotonic() > self.until
+
+    @property
+    def taken(self) -> bool:
+        """Whether the database has said so; if not, and it is lost, then the database was not there to be asked."""
+        return self._lost.is_set()
 
     def lose(self) -> None:
         self._lost.set()
@@ -95,7 +100,15 @@ class Node:
             thread = threading.Thread(target=loop, name=loop.__name__.strip("_"), daemon=True)
             thread.start()
             self._threads.append(thread)
+        metrics.JOB_SLOTS.labels(self.kind).set(self.slots)
+        metrics.JOBS_HELD.labels(self.kind).set_function(lambda: self.running)
         log.info("worker.started", extra={"worker": self.id, "kind": self.kind, "slots": self.slots})
+
+    @property
+    def alive(self) -> bool:
+        """Whether every thread that this worker needs still runs; asked from outside, by whoever restarts it."""
+        needed = self._threads[1:] if self.draining.is_set() else self._threads
+        return all(thread.is_alive() for thread in needed) or self._ended.is_set()
 
     def _register(self, session: db.Session) -> None:
         workers.register(
@@ -169,9 +182,14 @@ class Node:
         return free >= self.settings.min_free_bytes
 
     def _start_one(self) -> bool:
+        started = time.perf_counter()
         job = self._take(self)
         if job is None:
             return False
+        metrics.CLAIM_SECONDS.labels(self.kind).observe(time.perf_counter() - started)
+        if job.claimed_at is not None:
+            waited = (job.claimed_at - (job.queued_at or job.created_at)).total_seconds()
+            metrics.WAIT_SECONDS.labels(self.kind).observe(waited)
         held = Held(job.id, job.fence, self._sure_until(time.monotonic()))
         with self._lock:
             earlier = self.held.get(job.id)
@@ -180,8 +198,12 @@ class Node:
         return True
 
     def _run_one(self, job: Job, held: Held, earlier: Held | None) -> None:
+        with logs.bound(job=job.id, fence=job.fence, worker=self.id):
+            self._run_bound(job, held, earlier)
+
+    def _run_bound(self, job: Job, held: Held, earlier: Held | None) -> None:
         """earlier: this very worker's own, which has lost the job and may not know it yet; it clears up first."""
-        log.info("job.claimed", extra={"job": job.id, "fence": job.fence})
+        log.info("job.claimed")
         if earlier is not None:
             earlier.lose()
             earlier.ended.wait()
@@ -189,13 +211,20 @@ class Node:
             self._run(job, held)
         except Exception:
             # The job's lease runs out and a sweep puts it back; nothing is hidden from the log.
-            log.exception("job.crashed", extra={"job": job.id, "fence": job.fence})
+            log.exception("job.crashed")
         finally:
             with self._lock:
                 if self.held.get(job.id) is held:  # else it was lost, and claimed again by this very worker
                     del self.held[job.id]
             held.ended.set()
             self._bell.set()
+            if held.lost:
+                self._note_loss(held)
+
+    def _note_loss(self, held: Held) -> None:
+        reason = "gone" if held.taken else "unreachable"
+        metrics.LEASES_LOST.labels(self.kind, reason).inc()
+        log.warning("lease.lost", extra={"reason": reason})
 
     def _heartbeat_loop(self) -> None:
         while not self._ended.wait(self.settings.heartbeat_seconds):
@@ -240,9 +269,18 @@ class Node:
 
     def _sweep(self, sweep: Callable[[], None]) -> None:
         while not self._ended.wait(self.settings.sweep_seconds):
-            try:
-                sweep()
-            except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
-                log.warning("sweep.database_unavailable", extra={"reason": type(error).__name__})
-            except Exception:
-                log.exception("sweep.failed")
+            with metrics.SWEEP_SECONDS.time():
+                outcome = _outcome(sweep)
+            metrics.SWEEPS.labels(outcome).inc()
+
+
+def _outcome(sweep: Callable[[], None]) -> str:
+    try:
+        sweep()
+    except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:
+        log.warning("sweep.database_unavailable", extra={"reason": type(error).__name__})
+        return "database_unavailable"
+    except Exception:
+        log.exception("sweep.failed")
+        return "failed"
+    return "done"

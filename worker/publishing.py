@@ -212,8 +212,9 @@ def _on_the_wire(report: dict[str, Any], names: tuple[str, ...]) -> dict[str, An
 
 
 def step_on_the_wire(report: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's members, and the speed: what a progress bar wants beside them."""
-    return _on_the_wire(report, WIRE_METRICS) | {"tokens_per_second": round(report["tokens"] / report["seconds"], 1)}
+    """OpenAI's members, and the step's tokens and their speed: what a progress bar wants beside them."""
+    speed = {"tokens": report["tokens"], "tokens_per_second": round(report["tokens"] / report["seconds"], 1)}
+    return _on_the_wire(report, WIRE_METRICS) | speed
 
 
 def _cell(value: Any) -> str:

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app import db
+from app import db, metrics
 from app.config import Settings
-from app.jobs import failures, hyperparameters
+from app.jobs import failures, hyperparameters, states
 from app.jobs.tables import Job
 from app.models import service as models
 from app.models.catalog import CatalogEntry
@@ -178,6 +178,9 @@ class Training:
         kind = report["type"]
         if kind == "step":
             self.progress.add(report)
+            metrics.STEP_SECONDS.observe(report["seconds"])
+            metrics.TRAINED_TOKENS.inc(report["tokens"])
+            metrics.DEVICE_BYTES.labels("used").set(report["device_bytes"])
             for run in self._runs:
                 run.log(publishing.step_on_the_wire(report))
         elif kind == "checkpoint" and report["step"] < (self.job.total_steps or 0):
@@ -232,6 +235,7 @@ class Training:
         result = self._do(publishing.store_result, self.store, self.job, f"{prefix}step_metrics.csv")
         self._do(publishing.finish, self.job, report, f"{prefix}final/", digest, result)
         self._failed = False
+        metrics.JOBS_ENDED.labels(states.SUCCEEDED, "").inc()
         memory = {name: report[name] for name in ("predicted_bytes", "peak_bytes")}
         log.info("job.succeeded", extra={"job": self.job.id, "step": report["step"], **memory})
 

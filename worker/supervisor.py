@@ -18,6 +18,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+from app import metrics
 from app.isolation import confined
 from app.isolation.confined import Isolation
 from worker.engine import protocol
@@ -76,6 +77,8 @@ class Engine:
         self._waiting: dict[int, Future[Message]] = {}
         self._reports: dict[str, queue.SimpleQueue[Message | None]] = {}
         self.alive = True
+        self._stopping = False
+        metrics.ENGINE_STARTS.inc()
         threading.Thread(target=self._read, name="engine-replies", daemon=True).start()
 
     def load_base(
@@ -126,6 +129,7 @@ class Engine:
 
     def stop(self) -> None:
         """End the child: politely, then by its process group."""
+        self._stopping = True
         if self.alive:
             try:
                 self._send(protocol.Shutdown(0))
@@ -173,7 +177,9 @@ class Engine:
                 if line.endswith(b"\n"):  # else it was killed while it wrote
                     self._dispatch(json.loads(line))
         self._process.wait()
-        log.warning("engine.ended", extra={"status": self._process.returncode})
+        if not self._stopping:
+            metrics.ENGINE_CRASHES.inc()
+        log.warning("engine.ended", extra={"status": self._process.returncode, "asked": self._stopping})
         with self._lock:
             self.alive = False
             waiting, self._waiting = self._waiting, {}

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from app import db, idempotency, outbox, storage
+from app import db, idempotency, metrics, outbox, storage
 from app.config import Settings
 from app.db import Session
 from app.files import service as files
@@ -95,11 +95,13 @@ def take_back(session: Session, job: Job, cause: str, *, suspect: bool = False) 
     verdict = failures.judge(cause, job.attempts, job.furthest_step, charged=not suspect)
     values = {"attempts": verdict.attempts, "suspect": suspect or job.suspect}
     log.warning("job.taken_back", extra={"job": job.id, "cause": cause, "retry": verdict.retry})
+    metrics.JOBS_TAKEN_BACK.labels(cause).inc()
     begin_again = cause == failures.BAD_RESUME
     if begin_again:
         values |= {"resume_prefix": None, "resume_step": 0}
     step = 0 if begin_again else job.resume_step
     if not verdict.retry:
+        metrics.JOBS_ENDED.labels(states.FAILED, cause).inc()
         error = failures.public_error(cause)
         note = Note(error["message"], level="error", data={"code": error["code"]})
         transitions.move(session, job.id, states.FAILED, note=note, fence=job.fence, values={**values, "error": error})
@@ -128,6 +130,7 @@ def jobs_without_capacity(settings: Settings) -> int:
             error = failures.public_error(failures.NO_CAPACITY)
             note = Note(error["message"], level="error", data={"code": error["code"]})
             transitions.move(session, job.id, states.FAILED, note=note, values={"error": error})
+            metrics.JOBS_ENDED.labels(states.FAILED, failures.NO_CAPACITY).inc()
         return len(jobs)
 
 
@@ -140,6 +143,7 @@ def due_outbox(store: Store) -> int:
         try:
             _carry_out(store, row.kind, row.payload)
         except Exception as error:  # noqa: BLE001 - any failure of the store is tried again, whatever its type
+            metrics.OUTBOX_FAILURES.labels(row.kind).inc()
             log.warning("outbox.failed", extra={"row": row.id, "kind": row.kind, "reason": type(error).__name__})
             continue
         with db.transaction() as session:

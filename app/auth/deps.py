@@ -145,7 +145,8 @@ def _presented(request: Request) -> str:
     headers = request.headers.getlist("authorization")
     if not headers:
         raise MissingKey
-    scheme, _, key = headers[0].partition(" ")
+    scheme, _, key = headers[0].strip().partition(" ")
+    key = key.strip()
     if len(headers) > 1 or scheme.lower() != "bearer" or len(headers[0]) > MAX_HEADER_BYTES or not key.isascii():
         raise InvalidKey
     return key

@@ -49,11 +49,14 @@ def api(
 
     import uvicorn
 
-    from app import logs
+    from app import exposure, logs, metrics
+    from app.backlog import Backlog
+    from app.http.protocol import Protocol
     from app.main import create_app
 
     settings = _settings(host=host, port=port)
-    logs.configure(settings.log_level)
+    logs.configure(settings)
+    exposure.refuse_unsafe(settings)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
@@ -61,10 +64,13 @@ def api(
         log_config=None,
         access_log=False,
         server_header=False,
+        http=Protocol,
+        ws="none",
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=WEB_GRACE_SECONDS,
     )
+    metrics.serve(settings, alive=lambda: True, collectors=[Backlog(settings.lease_seconds)])
     uvicorn.Server(config).run(sockets=None if listen_fd is None else [socket.socket(fileno=listen_fd)])
 
 

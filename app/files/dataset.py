@@ -5,6 +5,7 @@ line when a job prepares it (`parse_line`).
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -13,6 +14,7 @@ import msgspec
 from app import strict_json
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_LINES = 10_000_000
 MAX_MESSAGES = 1000
 MAX_TOOLS = 128
 CHAT = "chat"
@@ -20,6 +22,8 @@ COMPLETION = "prompt/completion"
 
 Example = dict[str, Any]
 
+_NAME = re.compile(r"[^\s<|\\/>]{1,64}")  # of whoever speaks
+_FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _LINE_KEYS = {"messages", "tools", "parallel_tool_calls", "functions"}
 _MESSAGE_KEYS = {
     "system": {"role", "content", "name"},
@@ -72,6 +76,8 @@ class UploadCheck:
 
     def _check(self, line: bytes) -> None:
         self._line += 1
+        if self._line > MAX_LINES:
+            raise BadUpload(f"The file has more than {MAX_LINES} lines.")
         self._check_length(line)
         if not line.strip():
             self._blank = self._blank or self._line
@@ -83,7 +89,10 @@ class UploadCheck:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise BadUpload(f"Line {self._line} is not a JSON object; JSON lines are expected, one object a line.")
+            hint = " The file is one JSON array?" if line.startswith(b"[") and self._line == 1 else ""
+            raise BadUpload(
+                f"Line {self._line} is not a JSON object; JSON lines are expected, one object a line.{hint}"
+            )
 
     def _check_length(self, line: bytes | bytearray) -> None:
         if len(line) > MAX_LINE_BYTES:
@@ -92,14 +101,13 @@ class UploadCheck:
 
 def lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their numbers from 1, without blank ones at the end."""
-    blank: list[int] = []
+    last = 0  # the last line that was not blank
     for number, line in enumerate(iter(lambda: source.readline(MAX_LINE_BYTES + 2), b""), start=1):
         if not line.strip():
-            blank.append(number)
             continue
-        for earlier in blank:
-            yield earlier, b""
-        blank.clear()
+        for blank in range(last + 1, number):
+            yield blank, b""
+        last = number
         yield number, line.rstrip(b"\r\n")
 
 
@@ -142,6 +150,7 @@ def _check_chat(value: Example) -> None:
         raise BadLine(f"has more than {MAX_MESSAGES} messages")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
+    _check_replies(messages)
     trained = [m for m in messages if m["role"] == "assistant" and m.get("weight", 1) != 0]
     if not trained:
         raise BadLine("has no assistant message to train on")
@@ -156,12 +165,22 @@ def _check_message(message: Any, where: str) -> None:
         raise BadLine(f"{where}.role must be one of {', '.join(_MESSAGE_KEYS)}")
     _check_keys(message, _MESSAGE_KEYS[role], where)
     _check_content(message, where)
-    if not isinstance(message.get("name", ""), str):
-        raise BadLine(f"{where}.name must be a string")
+    name = message.get("name")
+    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise BadLine(f"{where}.name must be 1 to 64 characters without spaces and <|\\/>")
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise BadLine(f"{where}.tool_call_id must be a string")
     if role == "assistant":
         _check_assistant(message, where)
+
+
+def _check_replies(messages: list[Example]) -> None:
+    """A tool answers a call that was made."""
+    called: set[str] = set()
+    for index, message in enumerate(messages):
+        called.update(call["id"] for call in message.get("tool_calls") or ())
+        if message["role"] == "tool" and message["tool_call_id"] not in called:
+            raise BadLine(f"messages[{index}].tool_call_id names no call before it")
 
 
 def _check_content(message: Example, where: str) -> None:
@@ -188,7 +207,7 @@ def _check_part(part: Any, where: str) -> None:
 
 def _check_assistant(message: Example, where: str) -> None:
     weight = message.get("weight", 1)
-    if isinstance(weight, bool) or weight not in (0, 1):
+    if type(weight) is not int or weight not in (0, 1):
         raise BadLine(f"{where}.weight must be 0 or 1")
     if not isinstance(message.get("refusal") or "", str):
         raise BadLine(f"{where}.refusal must be a string")
@@ -199,6 +218,8 @@ def _check_assistant(message: Example, where: str) -> None:
         for index, call in enumerate(calls):
             _check_tool_call(call, f"{where}.tool_calls[{index}]")
     if message.get("function_call") is not None:
+        if calls is not None:
+            raise BadLine(f"{where} has both tool_calls and function_call")
         _check_call(message["function_call"], f"{where}.function_call")
 
 
@@ -212,8 +233,7 @@ def _check_tool_call(call: Any, where: str) -> None:
 
 
 def _check_call(call: Any, where: str) -> None:
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        raise BadLine(f"{where}.name must be a string")
+    _check_function_name(call, where)
     _check_keys(call, {"name", "arguments"}, where)
     arguments = call.get("arguments")
     if not isinstance(arguments, str):
@@ -244,10 +264,15 @@ def _check_tools(value: Example) -> None:
 
 
 def _check_function(function: Any, where: str) -> None:
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise BadLine(f"{where}.name must be a string")
+    _check_function_name(function, where)
     if not isinstance(function.get("parameters", {}), dict):
         raise BadLine(f"{where}.parameters must be an object")
+
+
+def _check_function_name(function: Any, where: str) -> None:
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not _FUNCTION_NAME.fullmatch(name):
+        raise BadLine(f"{where}.name must be 1 to 64 letters, digits, underscores and hyphens")
 
 
 def _check_keys(value: Example, known: set[str], where: str) -> None:

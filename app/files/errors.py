@@ -15,7 +15,14 @@ class FileNotFound(NotFound):
 class InvalidFileContent(BadRequest):
     """The file is not valid JSONL."""
 
+    code = "invalid_file_format"
     param = "file"
+
+
+class InvalidFilename(BadRequest):
+    """The name of the file is empty, or only an ending."""
+
+    code = "invalid_filename"
 
 
 class MissingFile(BadRequest):

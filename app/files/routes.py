@@ -20,7 +20,7 @@ from app.files.errors import NotDownloadable
 from app.files.purposes import LONGEST_EXPIRY_SECONDS, PURPOSES, SHORTEST_EXPIRY_SECONDS
 from app.files.tables import File
 from app.files.upload import Upload
-from app.http import multipart, openapi, paging
+from app.http import arrival, multipart, openapi, paging
 from app.http.deps import CurrentSettings, CurrentStore
 from app.http.once import Attempt, Once
 
@@ -45,6 +45,7 @@ UPLOAD_FORM = openapi.multipart(
 )
 After = Annotated[str | None, Depends(paging.after)]
 Ascending = Annotated[bool, Depends(paging.ascending)]
+OfPurpose = Annotated[str | None, Depends(paging.filtered("purpose", "Only files of this purpose."))]
 
 
 @router.post("", response_model=schemas.FileObject, openapi_extra=UPLOAD_FORM)
@@ -61,7 +62,7 @@ async def create(
 
 @router.get("", response_model=schemas.FileList)
 def list_files(
-    caller: Reader, limit: FileLimit, after: After, ascending: Ascending, purpose: str | None = None
+    caller: Reader, limit: FileLimit, after: After, ascending: Ascending, purpose: OfPurpose
 ) -> JSONResponse:
     """List the project's files."""
     with db.reading() as session:
@@ -103,8 +104,7 @@ def content(file_id: str, caller: Reader, store: CurrentStore, settings: Current
 
 def _check_room(request: Request, project_id: str, settings: Settings) -> None:
     """Refuse what can be seen not to fit before its bytes arrive; `_insert` decides."""
-    told = request.headers.get("content-length", "")
-    least = int(told) - multipart.MAX_FORM_BYTES if told.isdigit() else 0
+    least = arrival.told_length(request) - multipart.MAX_FORM_BYTES
     with db.transaction() as session:
         service.check_room(session, project_id, max(1, least), settings)
 

@@ -11,11 +11,12 @@ from app.auth import quotas
 from app.auth.errors import QuotaExceeded
 from app.config import Settings
 from app.db import Session
-from app.files.errors import FileNotFound
+from app.files.errors import FileNotFound, InvalidFilename
 from app.files.tables import File
 
 RESULTS = "fine-tune-results"
 MAX_FILENAME_BYTES = 255
+_NO_NAME = re.compile(r"|\.+[^.]*")
 # A deleted file's bytes stay while a job that is not over names it. The jobs feature builds on this one, so its
 # table is named here without being imported.
 _NOT_IN_USE = sa.text("""
@@ -144,11 +145,17 @@ def sweep_deleted(session: Session) -> int:
     return len(keys)
 
 
-def clean_filename(name: str) -> str:
-    """The last part of a client's file name, without control and direction characters; data, never a path."""
+def clean_filename(name: str, *, param: str = "file") -> str:
+    """The last part of a client's file name, without control and direction characters; data, never a path.
+
+    Raises InvalidFilename if that leaves nothing, or only an ending.
+    """
     name = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
     name = "".join(character for character in name if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co"})
-    return name.encode()[:MAX_FILENAME_BYTES].decode(errors="ignore").strip() or "upload"
+    name = name.encode()[:MAX_FILENAME_BYTES].decode(errors="ignore").strip()
+    if _NO_NAME.fullmatch(name):
+        raise InvalidFilename(param=param)
+    return name
 
 
 def _visible(project_id: str) -> sa.Select[File]:

@@ -78,6 +78,7 @@ class Upload(Incoming):
         """Check what can only be checked at the end, and make the object whole."""
         if self.filename is None:
             raise MissingFile
+        service.clean_filename(self.filename)
         _ = self.purpose, self.expires_after
         if self.size == 0:
             raise InvalidFileContent("The file is empty.")

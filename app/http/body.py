@@ -9,7 +9,11 @@ from pydantic_core import ErrorDetails
 
 from app import strict_json
 from app.errors import BadRequest, TooLarge
+from app.http import arrival
+from app.http.arrival import InvalidContentType
 from app.http.openapi import documented
+
+_HARMLESS_PARAMETERS = {"", "charset=utf-8", 'charset="utf-8"'}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,8 +54,12 @@ def json_body(model: type[Model], *, optional: bool = False) -> Callable[[Reques
 
     async def read(request: Request) -> Model:
         data = await _read(request, request.app.state.settings.max_body_bytes)
+        if optional and not data:
+            return model()
+        if not _is_json(request.headers.getlist("content-type")):
+            raise InvalidContentType("The body must be sent as application/json, in UTF-8.")
         try:
-            value = {} if optional and not data else strict_json.parse(data)
+            value = strict_json.parse(data)
         except strict_json.StrictJsonError as error:
             raise InvalidBody(f"The body {error}.") from None
         if not isinstance(value, dict):
@@ -66,16 +74,25 @@ def json_body(model: type[Model], *, optional: bool = False) -> Callable[[Reques
 
 async def _read(request: Request, most: int) -> bytes:
     data = bytearray()
-    async for chunk in request.stream():
+    if arrival.told_length(request) > most:
+        raise TooLarge(f"The body is larger than {most} bytes.")
+    async for chunk in arrival.chunks(request):
         data += chunk
         if len(data) > most:
             raise TooLarge(f"The body is larger than {most} bytes.")
     return bytes(data)
 
 
+def _is_json(types: list[str]) -> bool:
+    if len(types) != 1:
+        return False
+    kind, *parameters = (part.strip().lower() for part in types[0].split(";"))
+    return kind == "application/json" and all(parameter in _HARMLESS_PARAMETERS for parameter in parameters)
+
+
 def _translated(error: ErrorDetails) -> BadRequest:
-    """One of pydantic's errors in OpenAI's terms; `param` is the dotted path of the field."""
-    param = ".".join(str(part) for part in error["loc"]) or None
+    """One of pydantic's errors in OpenAI's terms; `param` is the path of the field, such as `messages.[0].name`."""
+    param = ".".join(f"[{part}]" if isinstance(part, int) else part for part in error["loc"]) or None
     kind, message = error["type"], error["msg"]
     if kind == "missing":
         return MissingParameter(f"Missing required parameter: '{param}'.", param=param)

@@ -16,11 +16,16 @@ from app.storage import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
+_UNREAD = (408, 413)  # answered before the body was read: what is still on its way must not be taken for a request
+
 
 def render(error: AppError) -> JSONResponse:
     """An error as its reply."""
-    body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    message, param = _bounded(error.message, 512), _bounded(error.param, 128)
+    body = {"message": message, "type": error.type, "param": param, "code": error.code}
     headers = {}
+    if error.status in _UNREAD:
+        headers["Connection"] = "close"
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.should_retry is not None:
@@ -39,6 +44,14 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _unavailable)
 
 
+def _bounded(text: str | None, most: int) -> str | None:
+    """What may repeat a client's words: printable, and short."""
+    if text is None:
+        return None
+    short = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+
+
 def _app_error(_: Request, error: Any) -> JSONResponse:
     return render(error)
 
@@ -51,7 +64,9 @@ def _http_exception(request: Request, error: Any) -> JSONResponse:
     if error.status_code == 404:
         return render(NotFound(f"Invalid URL ({request.method} {request.url.path})"))
     if error.status_code == 405:
-        return render(MethodNotAllowed(f"Not allowed to {request.method} on {request.url.path}."))
+        reply = render(MethodNotAllowed(f"Not allowed to {request.method} on {request.url.path}."))
+        reply.headers.update(error.headers or {})
+        return reply
     return render(BadRequest(str(error.detail)))
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import ids
+from app import ids, logs, metrics
 from app.errors import AppError
 from app.http.errors import render
 
 log = logging.getLogger(__name__)
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # any other is the client's invention
 API_VERSION = "2020-10-01"  # what OpenAI's own replies carry
 
 
@@ -32,6 +33,10 @@ class RequestMiddleware:
             return
         state = scope.setdefault("state", {})
         state["request_id"] = ids.request_id()
+        with logs.bound(request=state["request_id"]), metrics.REQUESTS_OPEN.track_inprogress():
+            await self._answer(scope, receive, send, state)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, state: MutableMapping[str, Any]) -> None:
         started = time.perf_counter()
         status = 0
 
@@ -45,12 +50,12 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            log.exception("request.failed", extra={"request": state["request_id"], "path": scope["path"]})
+            log.exception("request.failed", extra={"path": scope["path"]})
             if status:
                 raise  # the reply has begun: breaking it off is all that is left
             await render(InternalError())(scope, receive, send_with_headers)
         finally:
-            _log(scope, state, status, time.perf_counter() - started)
+            _record(scope, status, time.perf_counter() - started)
 
 
 def _headers(state: MutableMapping[str, Any], seconds: float) -> list[tuple[bytes, bytes]]:
@@ -67,6 +72,11 @@ def _headers(state: MutableMapping[str, Any], seconds: float) -> list[tuple[byte
     return [(name.encode(), value.encode()) for name, value in values.items()]
 
 
-def _log(scope: Scope, state: MutableMapping[str, Any], status: int, seconds: float) -> None:
-    fields = {"request": state["request_id"], "method": scope["method"], "path": scope["path"], "status": status}
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    """One line in the log, and the metrics. A route's template stands for all paths that it matches."""
+    route = getattr(scope.get("route"), "path", "none")
+    method = scope["method"] if scope["method"] in METHODS else "other"
+    metrics.REQUESTS.labels(method, route, status).inc()
+    metrics.REQUEST_SECONDS.labels(method, route).observe(seconds)
+    fields = {"method": scope["method"], "path": scope["path"], "status": status}
     log.info("request", extra={**fields, "ms": round(seconds * 1000, 1)})

@@ -15,12 +15,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from app.errors import BadRequest, TooLarge
+from app.http import arrival
+from app.http.arrival import InvalidContentType
 
 BATCH_BYTES = 1024 * 1024  # what is handed to the thread that hashes, checks and stores
 MAX_FIELD_BYTES = 64 * 1024
 MAX_FORM_BYTES = 1024 * 1024  # the form around the file
 MAX_HEADER_BYTES = 16 * 1024  # of one part
-_BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046
+_BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=?-]{1,70}")  # RFC 2046, without its spaces
 _PLAIN_ENCODINGS = {b"", b"binary", b"8bit", b"7bit"}
 
 
@@ -185,7 +187,7 @@ class _Reader:
 
 async def _pump(request: Request, parser: MultipartParser, reader: _Reader, hand_on: Callable[[], None]) -> None:
     received = 0
-    async for chunk in request.stream():
+    async for chunk in arrival.chunks(request):
         received += len(chunk)
         parser.write(chunk)
         # What is not the file is bounded too: a preamble, an epilogue, fields.
@@ -207,16 +209,17 @@ def _hand_on(reader: _Reader, target: Target, meanwhile: Callable[[], None]) -> 
 
 def _check_length(request: Request, form: Form) -> None:
     """A length that is told and too large is refused before the first byte."""
-    told = request.headers.get("content-length", "0")
-    if told.isdigit() and int(told) > form.most + MAX_FORM_BYTES:
+    if arrival.told_length(request) > form.most + MAX_FORM_BYTES:
         raise TooLarge(f"'{form.file}' is larger than {form.most} bytes.", param=form.file)
 
 
 def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not _BOUNDARY.fullmatch(boundary):
-        raise InvalidForm("The body must be multipart/form-data with a boundary.")
+    if kind != b"multipart/form-data" or len(request.headers.getlist("content-type")) > 1:
+        raise InvalidContentType("The body must be sent as multipart/form-data.")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise InvalidForm("The body needs a boundary of 1 to 70 characters.")
     return boundary
 
 

@@ -14,11 +14,19 @@ class InvalidPage(BadRequest):
     code = "invalid_value"
 
 
+def single(request: Request, name: str) -> str | None:
+    """A query parameter that may be given once. Raises InvalidPage."""
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise InvalidPage(f"'{name}' is given twice.", param=name)
+    return values[0] if values else None
+
+
 def limit(*, default: int, most: int) -> Callable[[Request], int]:
     """A dependency for `limit`: a whole number from 0 to `most`."""
 
     def parse(request: Request) -> int:
-        text = request.query_params.get("limit")
+        text = single(request, "limit")
         if text is None:
             return default
         if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) <= most):
@@ -31,26 +39,43 @@ def limit(*, default: int, most: int) -> Callable[[Request], int]:
 
 def after(request: Request) -> str | None:
     """The id after which a page begins."""
-    return request.query_params.get("after") or None
+    return single(request, "after") or None
 
 
-documented(after, parameters=(query("after", "The id after which the page begins.", type="string"),))
+documented(
+    after,
+    parameters=(query("after", "The id after which the page begins.", type="string"),),
+    errors=(InvalidPage,),
+)
 
 
 def before(request: Request) -> str | None:
     """The id before which a page ends."""
-    return request.query_params.get("before") or None
+    return single(request, "before") or None
 
 
-documented(before, parameters=(query("before", "The id before which the page ends.", type="string"),))
+documented(
+    before,
+    parameters=(query("before", "The id before which the page ends.", type="string"),),
+    errors=(InvalidPage,),
+)
+
+
+def filtered(name: str, description: str) -> Callable[[Request], str | None]:
+    """A dependency for a parameter that narrows a list."""
+
+    def parse(request: Request) -> str | None:
+        return single(request, name)
+
+    return documented(parse, parameters=(query(name, description, type="string"),), errors=(InvalidPage,))
 
 
 def flag(name: str, description: str) -> Callable[[Request], bool]:
     """A dependency for a parameter that is true or false, and false if it is not there."""
 
     def parse(request: Request) -> bool:
-        text = request.query_params.get(name, "false")
-        if text not in ("true", "false"):
+        text = single(request, name)
+        if text not in ("true", "false", None):
             raise InvalidPage(f"'{name}' must be 'true' or 'false'.", param=name)
         return text == "true"
 
@@ -61,7 +86,7 @@ def flag(name: str, description: str) -> Callable[[Request], bool]:
 
 def _order(oldest_first: str, newest_first: str) -> Callable[[Request], bool]:
     def parse(request: Request) -> bool:
-        order = request.query_params.get("order", newest_first)
+        order = single(request, "order") or newest_first
         if order not in (oldest_first, newest_first):
             raise InvalidPage(f"'order' must be '{oldest_first}' or '{newest_first}'.", param="order")
         return order == oldest_first

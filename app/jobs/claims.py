@@ -166,17 +166,20 @@ _CLAIM = """
         claimed_at = now(),
         progress_at = now(),
         phase = 'claimed'
-    FROM chosen WHERE jobs.id = chosen.id
+    FROM chosen WHERE jobs.id = chosen.id {company}
     RETURNING jobs.id
 """
 _CLAIM_VALIDATING = sa.text(
-    _CLAIM.format(queue="status = 'validating_files' AND lease_until IS NULL", fitting="", within_quota="true")
+    _CLAIM.format(
+        queue="status = 'validating_files' AND lease_until IS NULL", fitting="", within_quota="true", company=""
+    )
 )
 _CLAIM_QUEUED = sa.text(
     _CLAIM.format(
         queue="status = 'queued' AND base_key = :base_key",
         fitting="AND (NOT suspect OR :alone)",
         within_quota=_WITHIN_QUOTA,
+        company="AND (CAST(:company AS text) IS NULL OR jobs.project_id = :company)",
     )
 )
 
@@ -193,16 +196,25 @@ def claim_validating(session: Session, *, worker_id: str, lease_seconds: float) 
 
 
 def claim_queued(
-    session: Session, *, worker_id: str, lease_seconds: float, base_key: str, alone: bool, running_jobs: int = 0
+    session: Session,
+    *,
+    worker_id: str,
+    lease_seconds: float,
+    base_key: str,
+    alone: bool,
+    running_jobs: int = 0,
+    company: str | None = None,
 ) -> Job | None:
     """Take the next job for `base_key` and say that it started, or where it goes on.
 
     alone: nothing else runs on this engine, so that a job suspected of crashing engines may be taken.
     running_jobs: how many a project may have running, unless it has a quota of its own; 0 for any number.
+    company: the project that has the engine to itself; where another's job is next, nothing is taken, so that the
+    engine falls free for it.
     """
     # One claim at a time, and a statement of its own: the next one sees what was claimed before it.
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIMING)))
-    parameters = {"base_key": base_key, "alone": alone, "running_jobs": running_jobs}
+    parameters = {"base_key": base_key, "alone": alone, "running_jobs": running_jobs, "company": company}
     job = _claim(session, _CLAIM_QUEUED, states.RUNNING, worker_id, lease_seconds, parameters)
     if job is not None:
         again = events.told(session, job.id, STARTED)

@@ -176,6 +176,6 @@ def metadata_filter(query: Iterable[tuple[str, str]]) -> dict[str, str] | None:
             if value != "null":
                 raise InvalidFilter
             only_without = True
-    if (pairs and only_without) or any("\0" in text for pair in pairs.items() for text in pair):
+    if (pairs and only_without) or len(pairs) > 16 or any("\0" in text for pair in pairs.items() for text in pair):
         raise InvalidFilter
     return None if only_without else pairs

@@ -44,7 +44,7 @@ def create(session: Session, project_id: str, body: UploadRequest, settings: Set
         id=ids.new("upload_"),
         project_id=project_id,
         bytes=body.bytes,
-        filename=files.clean_filename(body.filename),
+        filename=files.clean_filename(body.filename, param="filename"),
         purpose=body.purpose,
         mime_type=body.mime_type,
         file_expires_after=body.expires_after.seconds if body.expires_after else default_expiry(body.purpose),
@@ -175,9 +175,9 @@ def _in_order(session: Session, upload: Upload, part_ids: Sequence[str]) -> list
     seen = set()
     for number, part_id in enumerate(part_ids):
         if part_id not in known:
-            raise InvalidPart(f"Upload '{upload.id}' has no part '{part_id[:64]}'.", param=f"part_ids.{number}")
+            raise InvalidPart(f"Upload '{upload.id}' has no part '{part_id[:64]}'.", param=f"part_ids.[{number}]")
         if part_id in seen:
-            raise DuplicatePart(f"Part '{part_id}' is named twice.", param=f"part_ids.{number}")
+            raise DuplicatePart(f"Part '{part_id}' is named twice.", param=f"part_ids.[{number}]")
         seen.add(part_id)
     parts = [known[part_id] for part_id in part_ids]
     total = sum(part.bytes for part in parts)

@@ -95,8 +95,8 @@ def _arguments(options: argparse.Namespace) -> SFTConfig:
         **{**mode, **MODES[options.mode]},
         num_train_epochs=1,
         learning_rate=options.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.03,
+        completion_only_loss=True,
+        lr_scheduler_type="constant",
         weight_decay=0.0,
         max_grad_norm=1.0,
         bf16=False,  # the model itself is in the wanted dtype; autocast over it only adds casts

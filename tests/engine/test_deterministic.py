@@ -70,13 +70,13 @@ def test_it_goes_on_with_the_threads_it_began_with(base: Base, data: Path, tmp_p
     first = tiny.admitted(base, data, tmp_path / "first", **SETTINGS)
     reports = tiny.train(base, first)
     state = reports.of("resume_state")[2]["path"]
-    base.threads, before = 2, base.threads
+    base.asked_threads, before = 2, base.threads
     try:
         second = tiny.admitted(base, data, tmp_path / "second", resume=state, **SETTINGS)
         assert second.threads == before
         assert result(tiny.train(base, second)) == result(reports)
     finally:
-        base.threads = before
+        base.asked_threads = None
         torch.set_num_threads(before)
 
 

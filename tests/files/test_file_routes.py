@@ -224,7 +224,6 @@ def test_a_deleted_file_is_gone_at_once(live: Live) -> None:
         ("C:\\data\\t.jsonl", "t.jsonl"),
         ("tag\u202egnp.jsonl", "taggnp.jsonl"),
         ("ü" * 300, "ü" * 127),
-        ("", "upload"),
     ],
 )
 def test_filenames_are_data(sent: str, kept: str) -> None:

@@ -16,9 +16,11 @@ from app.jobs.transitions import Note
 LEASE = 60.0
 
 
-def claim(worker: str = "w", *, alone: bool = True, base_key: str = BASE) -> str | None:
+def claim(worker: str = "w", *, alone: bool = True, base_key: str = BASE, company: str | None = None) -> str | None:
     with db.transaction() as session:
-        taken = claims.claim_queued(session, worker_id=worker, lease_seconds=LEASE, base_key=base_key, alone=alone)
+        taken = claims.claim_queued(
+            session, worker_id=worker, lease_seconds=LEASE, base_key=base_key, alone=alone, company=company
+        )
         return taken.id if taken else None
 
 
@@ -110,6 +112,17 @@ def test_a_suspect_waits_until_it_can_run_alone(database: sa.Connection) -> None
     assert claim(alone=False) == other
     assert claim(alone=False) is None
     assert claim(alone=True) == suspect
+
+
+def test_an_engine_kept_for_a_project_takes_no_other_and_falls_free_for_the_next(database: sa.Connection) -> None:
+    served, waiting = add_project(), add_project()
+    first, second = add_jobs(served, 2)
+    assert claim(company=served) == first
+    serve(served, 1000)
+    other = add_job(waiting)
+    assert claim(company=served) is None  # the other project is next, so even an own job has to wait
+    assert claim(company=None) == other
+    assert claim(company=served) == second
 
 
 def test_a_job_that_comes_again_says_where_it_goes_on(database: sa.Connection) -> None:

@@ -142,9 +142,9 @@ def test_what_is_wrong_at_the_end_leaves_the_upload_pending(live: Live) -> None:
     other = create(live, 3)
     foreign = part(live, other, b"abc")
     cases: list[tuple[list[str], dict[str, str], str, str]] = [
-        ([one, "part_unknown"], {}, "invalid_part", "part_ids.1"),
-        ([one, foreign], {}, "invalid_part", "part_ids.1"),
-        ([one, one], {}, "duplicate_part", "part_ids.1"),
+        ([one, "part_unknown"], {}, "invalid_part", "part_ids.[1]"),
+        ([one, foreign], {}, "invalid_part", "part_ids.[1]"),
+        ([one, one], {}, "duplicate_part", "part_ids.[1]"),
         ([one], {}, "size_mismatch", "part_ids"),
         ([one, two, bad], {}, "size_mismatch", "part_ids"),
         ([one, two], {"md5": "0" * 32}, "checksum_mismatch", "md5"),

@@ -57,7 +57,7 @@ class FakeEngine:
 def step(number: int) -> dict[str, Any]:
     metrics = {"train_loss": 1.0 / number, "train_mean_token_accuracy": 0.5}
     counts = {"step": number, "total_steps": STEPS, "trained_tokens": 10 * number, "tokens": 10, "seconds": 0.01}
-    return {"type": "step", **counts, **metrics}
+    return {"type": "step", **counts, "device_bytes": 1, **metrics}
 
 
 @pytest.fixture

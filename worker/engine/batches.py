@@ -204,19 +204,24 @@ def _fill(dataset: Dataset, rows: list[int], limit: int) -> Iterator[list[int]]:
     yield part
 
 
-def pack(parts: Sequence[Part], device: torch.device) -> Stream:
-    """Lay the rows of all parts end to end as one stream; each target's coefficient is its weight / its step's."""
+def pack(parts: Sequence[Part], device: torch.device, align: int = 1) -> Stream:
+    """Lay the rows of all parts end to end as one stream; each target's coefficient is its weight / its step's.
+
+    Each row is filled up to a multiple of `align` tokens: causal attention never looks ahead, so its own do not see it.
+    """
     tokens, weights, lengths, coefficients, runs, start = [], [], [], [], [], 0
     for part in parts:
         dataset = part.chunk.dataset
         for row in part.chunk.rows:
             span = slice(int(dataset.offsets[row]), int(dataset.offsets[row + 1]))
-            tokens.append(dataset.tokens[span])
-            weights.append(dataset.weights[span])
-            coefficients.append(dataset.weights[span] / part.chunk.weight)
-            lengths.append(span.stop - span.start)
-        runs.append(Run(part.slot, start, start + part.chunk.tokens, part.draw))
-        start += part.chunk.tokens
+            filler = (0, (span.start - span.stop) % align)
+            tokens.append(np.pad(dataset.tokens[span], filler))
+            weights.append(np.pad(dataset.weights[span], filler))
+            coefficients.append(weights[-1] / part.chunk.weight)
+            lengths.append(len(tokens[-1]))
+        stop = sum(lengths)
+        runs.append(Run(part.slot, start, stop, part.draw))
+        start = stop
     edges = np.concatenate([[0], np.cumsum(lengths)])
     stream, targets = np.concatenate(tokens).astype(np.int64), np.flatnonzero(np.concatenate(weights))
     bounds = tuple((int(a), int(b)) for a, b in itertools.pairwise(edges))

@@ -92,7 +92,8 @@ class Company:
         """One pass, and what those who took part make of it."""
         chosen = choose(list(self.members.values()), self._tenants, self.base.memory.limit)
         first = chosen[0].job
-        set_threads(first.threads if first.spec.deterministic else self.base.threads)
+        tokens = sum(member.chunk.tokens for member in chosen)
+        set_threads(first.threads if first.spec.deterministic else self.base.threads_for(tokens))
         try:
             outcomes = passes.run(self.base, [member.part for member in chosen])
         except (torch.OutOfMemoryError, MemoryError) as error:

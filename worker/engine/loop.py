@@ -16,7 +16,7 @@ from worker.engine import directories, export, resume
 from worker.engine.base_model import Base
 from worker.engine.batches import Batch, Chunk
 from worker.engine.job import SUBSET, Job
-from worker.engine.memory import TooMuch, peak_bytes
+from worker.engine.memory import TooMuch, peak_bytes, used_bytes
 from worker.engine.optimizer import clip, learning_rate
 
 Report = Callable[..., None]
@@ -36,7 +36,7 @@ def train(job: Job, base: Base, report: Report) -> Turns:
         metrics = yield from optimizer_step(job, base)
         metrics |= yield from evaluations(job, base)
         job.progress.metrics = {name: metrics[name] for name in metrics if name not in {"tokens", "seconds"}}
-        report_step(job, metrics, report)
+        report_step(job, base, metrics, report)
         if job.at_epoch_end and not job.done:
             checkpoint(job, base, report)
         if not job.done and time.monotonic() - saved_at >= job.spec.resume_interval_seconds:
@@ -136,7 +136,7 @@ def _judge(job: Job, loss: float) -> None:
     progress.stopped = patience is not None and progress.worse >= patience
 
 
-def report_step(job: Job, metrics: Metrics, report: Report) -> None:
+def report_step(job: Job, base: Base, metrics: Metrics, report: Report) -> None:
     report(
         "step",
         job=job.id,
@@ -144,6 +144,7 @@ def report_step(job: Job, metrics: Metrics, report: Report) -> None:
         total_steps=job.total_steps,
         epoch=job.progress.step / job.steps_per_epoch,
         trained_tokens=job.progress.trained_tokens,
+        device_bytes=used_bytes(base.bank.device),
         **metrics,
     )
 

@@ -5,13 +5,16 @@ measured on the base itself when it is loaded, with two small passes (`measure`)
 family. An adapter keeps 16 bytes a parameter in fp32 (master, gradient, two moments) and a copy to compute with.
 """
 
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-SHARE_OF_FREE = 0.8  # of the free memory a pass may be predicted to take: the rest is for what allocators lose
+SHARE_OF_FREE = 0.9  # of the free memory that a pass may be predicted to take
+# What allocators lose: a pass of 82 M parameters took 1.15 to 1.4 times its tensors' bytes (benchmarks/memory.py).
+SLACK = 1.25
 # Out of memory: what part of the tokens a pass may still have, and whether activations are computed twice rather than
 # kept. Each level is taken once; after the last a pass is a single row.
 LEVELS = ((1.0, False), (0.5, False), (0.25, False), (0.25, True), (0.0, True))
@@ -35,7 +38,7 @@ class Cost:
         """The bytes of a pass over rows of these lengths. With checkpointing one layer's activations exist at once."""
         tokens, pairs = sum(lengths), sum(length**2 for length in lengths)
         kept = self.token * tokens + self.pair * pairs
-        return int((kept / layers if checkpointing else kept) + self.working_token * tokens + self.working)
+        return int(SLACK * ((kept / layers if checkpointing else kept) + self.working_token * tokens + self.working))
 
 
 class Memory:
@@ -137,6 +140,13 @@ def peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def used_bytes(device: torch.device) -> int:
+    """What is in use now, counted as in `peak_bytes`."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
 def rows_of(tokens: int, longest: int) -> list[int]:

@@ -30,7 +30,7 @@ def run(base: Base, parts: list[Part]) -> list[torch.Tensor]:
 def forward(base: Base, parts: list[Part]) -> tuple[Stream, Losses]:
     """The stream of the parts, and the losses of its targets."""
     training = parts[0].chunk.training
-    stream = batches.pack(parts, base.bank.device)
+    stream = batches.pack(parts, base.bank.device, base.align)
     with torch.set_grad_enabled(training):
         hidden = base.hidden(stream, training=training)
         return stream, weighted_nll(base.head, hidden, stream.predicting, stream.targets, stream.coefficients)

@@ -49,10 +49,6 @@ CODES: dict[type[Exception], str] = {
 }
 
 
-# Below so many parameters the CPU runs one thread: a second gains a quarter on an idle machine, but on a busy one every
-# small operation waits for a thread that is not scheduled, and a step takes ten times as long.
-SMALL_BASE = 50_000_000
-CORES = torch.get_num_threads()  # the physical cores, or what OMP_NUM_THREADS says
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -122,7 +118,7 @@ class Server:
             key=base.key,
             dtype=str(base.bank.dtype).removeprefix("torch."),
             device=str(base.bank.device),
-            parameters=base.parameters(),
+            parameters=base.parameters,
             memory_bytes=base.memory_bytes(),
             pass_tokens=base.memory.limit,
             pass_bytes=base.pass_bytes(),
@@ -207,8 +203,8 @@ def _ready(command: LoadBase) -> Base:
         device=command.device,
         linears=command.linears,
         slots=command.slots,
+        threads=command.threads,
     )
-    base.threads = command.threads or (1 if base.parameters() < SMALL_BASE else CORES)
     torch.set_num_threads(base.threads)
     warm(base)
     base.seconds = time.perf_counter() - started

@@ -21,7 +21,7 @@ def warm(base: Base) -> None:
     base.bank.adapters[0] = adapter
     base.cost = measured(base)
     base.memory.fit(base.cost, memory.free_bytes(base.bank.device), base.longest)
-    passes.run(base, [_part([32, 64])])
+    passes.run(base, [part([32, 64])])
     optimizer = adamw(adapter.master, adapter.grad, 0.0)
     optimizer.step()
     adapter.publish()
@@ -33,7 +33,7 @@ def measured(base: Base) -> memory.Cost:
     weights = {parameter.untyped_storage().data_ptr() for parameter in base.model.parameters()}
     rows = len(base.head.weight)
     return memory.measure(
-        lambda lengths: memory.kept_bytes(lambda: passes.forward(base, [_part(lengths)]), weights),
+        lambda lengths: memory.kept_bytes(lambda: passes.forward(base, [part(lengths)]), weights),
         hidden=base.head.weight.shape[1],
         widest=max(max(shape) for shape in base.bank.shapes.values()),
         logits=rows * chunk_of(rows),
@@ -41,7 +41,7 @@ def measured(base: Base) -> memory.Cost:
     )
 
 
-def _part(lengths: list[int]) -> Part:
+def part(lengths: list[int]) -> Part:
     """Rows of any tokens, with loss on all but the first."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     weights = np.ones(offsets[-1], dtype=np.float32)

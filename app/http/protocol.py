@@ -1,0 +1,94 @@
+"""HTTP as it comes off the wire, where no application is asked yet: what is no HTTP gets the envelope too.
+
+uvicorn's own protocol with three more refusals: no Host (400), headers that are too large (431), and headers that do
+not come to an end in time (the connection is closed).
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app import ids
+from app.errors import AppError, BadRequest
+from app.http.errors import render
+
+MAX_HEADER_BYTES = 64 * 1024
+HEADER_SECONDS = 30.0
+
+
+class InvalidHttp(BadRequest):
+    """The request is not valid HTTP."""
+
+
+class HeadersTooLarge(AppError):
+    """The headers of the request are too large."""
+
+    status = 431
+    type = "invalid_request_error"
+    should_retry = False
+
+
+class _Refused(Exception):
+    """Parsing has been given up; the reply is written."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    _header_bytes = 0
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._header_bytes = 0
+        self._await_headers()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._refuse(HeadersTooLarge())
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and (hosts > 1 or self.parser.get_http_version() != "1.0"):
+            self._refuse(InvalidHttp("A request has exactly one Host header."))
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser could not read. Called too for what was refused here, which has its reply already."""
+        if not self.transport.is_closing():
+            self._answer(InvalidHttp())
+
+    def _refuse(self, error: AppError) -> None:
+        self._answer(error)
+        raise _Refused
+
+    def _answer(self, error: AppError) -> None:
+        self._stop_waiting()
+        reply = render(error)
+        head = [f"HTTP/1.1 {reply.status_code} {HTTPStatus(reply.status_code).phrase}".encode()]
+        head.append(f"x-request-id: {ids.request_id()}".encode())
+        head += [name + b": " + value for name, value in reply.raw_headers]
+        self.transport.write(b"\r\n".join([*head, b"connection: close", b"", bytes(reply.body)]))
+        self.transport.close()
+
+    def _await_headers(self) -> None:
+        self._stop_waiting()
+        self._patience = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
