@@ -170,7 +170,7 @@ def _live(url: str, settings: Settings, app: FastAPI) -> Iterator[Live]:
     with db.transaction() as session:
         callers = [auth.authenticate(session, key) for key in keys]
         files = [_add_file(session, caller.project_id) for caller in callers]
-    clients = [httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) for key in keys]
+    clients = [httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) for key in keys]
     with clients[0], clients[1]:
         made = clients[0].post("/v1/fine_tuning/jobs", json={"model": "tiny-chat", "training_file": files[0]})
         assert made.status_code == 200, made.text

@@ -10,6 +10,7 @@ from fastapi import Request
 from app import ids
 from app.admin.errors import InvalidQuery
 from app.admin.usage import DAY, GROUPS, LAST, Question
+from app.http import paging
 from app.http.openapi import documented, query
 
 MOST_VALUES = 100
@@ -29,7 +30,7 @@ class AuditFilter:
 
 
 def audit_filter(request: Request) -> AuditFilter:
-    """The filter of `GET …/audit_logs`. Raises InvalidQuery."""
+    """The filter of `GET …/audit_logs`. Raises InvalidQuery, InvalidPage."""
     bounds = {sign: _seconds(request, f"effective_at[{sign}]") for sign in COMPARISONS}
     return AuditFilter(
         project_ids=_values(request, "project_ids"),
@@ -41,11 +42,11 @@ def audit_filter(request: Request) -> AuditFilter:
 
 
 def usage_question(request: Request) -> Question:
-    """What `GET …/usage/fine_tuning` asks. Raises InvalidQuery."""
+    """What `GET …/usage/fine_tuning` asks. Raises InvalidQuery, InvalidPage."""
     start = _seconds(request, "start_time")
     if start is None:
         raise InvalidQuery("'start_time' is required.", param="start_time")
-    if request.query_params.get("bucket_width", "1d") != "1d":
+    if paging.single(request, "bucket_width") not in ("1d", None):
         raise InvalidQuery("'bucket_width' must be '1d'.", param="bucket_width")
     group_by = frozenset(_values(request, "group_by") or ())
     if not group_by <= GROUPS.keys():
@@ -68,14 +69,14 @@ def page_name(start: int) -> str:
 
 
 def _page(request: Request) -> int | None:
-    text = request.query_params.get("page")
+    text = paging.single(request, "page")
     if text is None:
         return None
     return _number(text.removeprefix("page_"), "page")
 
 
 def _seconds(request: Request, name: str) -> int | None:
-    text = request.query_params.get(name)
+    text = paging.single(request, name)
     return None if text is None else _number(text, name)
 
 

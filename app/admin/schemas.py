@@ -19,6 +19,7 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 Lifetime = Annotated[int, Field(ge=LIFETIME_SECONDS.start, lt=LIFETIME_SECONDS.stop)]
 Bytes = Annotated[int, Field(ge=0, le=MOST_BIGINT)]
 Jobs = Annotated[int, Field(ge=0, le=MOST_JOBS)]
+KeyName = Annotated[str, Field(min_length=1)]  # what else it may be, `auth.check_name` says
 Rate = Annotated[int, Field(ge=0, le=MOST_REQUESTS_PER_MINUTE)]
 Item = TypeVar("Item")
 
@@ -36,7 +37,7 @@ class KeyRequest(BaseModel):
 
     model_config = STRICT
 
-    name: str
+    name: KeyName
     scopes: Annotated[list[str], Field(max_length=32)] = []
     expires_in_seconds: Lifetime | None = None
 
@@ -55,7 +56,7 @@ class AdminKeyRequest(BaseModel):
 
     model_config = STRICT
 
-    name: str
+    name: KeyName
     expires_in_seconds: Lifetime | None = None
 
 

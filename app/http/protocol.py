@@ -1,7 +1,7 @@
 """HTTP as it comes off the wire, where no application is asked yet: what is no HTTP gets the envelope too.
 
-uvicorn's own protocol with three more refusals: no Host (400), headers that are too large (431), and headers that do
-not come to an end in time (the connection is closed).
+uvicorn's own protocol with four more refusals: no Host (400), a URL or headers that are too large (414, 431), and
+headers that do not come to an end in time (the connection is closed).
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from app import ids
 from app.errors import AppError, BadRequest
 from app.http.errors import render
 
+MAX_URL_BYTES = 32 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 HEADER_SECONDS = 30.0
 
@@ -26,6 +27,14 @@ class HeadersTooLarge(AppError):
     """The headers of the request are too large."""
 
     status = 431
+    type = "invalid_request_error"
+    should_retry = False
+
+
+class UrlTooLong(AppError):
+    """The URL of the request is too long."""
+
+    status = 414
     type = "invalid_request_error"
     should_retry = False
 
@@ -52,6 +61,11 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._header_bytes = 0
         self._await_headers()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > MAX_URL_BYTES:
+            self._refuse(UrlTooLong())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)

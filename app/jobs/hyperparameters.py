@@ -24,6 +24,8 @@ TARGET_EPOCHS = 3
 MIN_EXAMPLES_SEEN, MAX_EXAMPLES_SEEN = 100, 25_000  # over all epochs
 MAX_AUTO_EPOCHS = 25
 MAX_BATCH_SIZE = 256
+MAX_LEARNING_RATE = 1.0
+MAX_INTERVAL = 1_000_000  # steps, or evaluations
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ Epochs = Annotated[Auto | int, Or((AUTO,), Annotated[int, Field(strict=True, ge=
 BatchSize = Annotated[Auto | int, Or((AUTO,), Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH_SIZE)])]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Multiplier = Annotated[Auto | float, Or((AUTO,), PositiveFloat)]
-Interval = Annotated[Auto | int, Or((AUTO,), Annotated[int, Field(strict=True, ge=1)])]
+Interval = Annotated[Auto | int, Or((AUTO,), Annotated[int, Field(strict=True, ge=1, le=MAX_INTERVAL)])]
 ModuleNames = Annotated[list[str], Field(min_length=1, max_length=64)]
 TargetModules = Annotated[str | list[str], Or((ALL_LINEAR, ATTENTION), ModuleNames)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -67,7 +69,7 @@ class OpenAIHyperparameters(BaseModel):
 class Hyperparameters(OpenAIHyperparameters):
     """The block inside a method: OpenAI's settings and ours. Null means the default."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE, allow_inf_nan=False)] | None = None
     lora_rank: Annotated[int, Field(ge=1, le=256)] | None = None
     lora_alpha: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] | None = None
     lora_dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = None
@@ -79,7 +81,7 @@ class Hyperparameters(OpenAIHyperparameters):
     max_grad_norm: PositiveFloat | None = None
     quantization: str | None = None
     eval_interval: Interval | None = None
-    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
+    early_stopping_patience: Annotated[int, Field(ge=1, le=MAX_INTERVAL)] | None = None
     deterministic: bool | None = None
 
 
@@ -129,6 +131,10 @@ def check(asked: dict[str, Any], entry: CatalogEntry) -> None:
     """Raise InvalidHyperparameter for settings that contradict each other or that this base model does not allow."""
     if "learning_rate" in asked and asked["learning_rate_multiplier"] != AUTO:
         raise InvalidHyperparameter("learning_rate", "Give learning_rate or a numeric multiplier, not both.")
+    multiplier = asked["learning_rate_multiplier"]
+    if multiplier != AUTO and multiplier * entry.learning_rate > MAX_LEARNING_RATE:
+        most = MAX_LEARNING_RATE / entry.learning_rate
+        raise InvalidHyperparameter("learning_rate_multiplier", f"At most {most:g} with {entry.id}.")
     length = asked.get("max_sequence_length")
     if length is not None and length > entry.context_length:
         raise InvalidHyperparameter(
