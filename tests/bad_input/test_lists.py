@@ -1,7 +1,6 @@
 """Group E: ids, lists, events, what a job is in, and administration."""
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
@@ -10,9 +9,6 @@ import httpx
 import pytest
 from live_server import Live
 
-from app import db
-from app.auth import service as auth
-from app.auth.scopes import Scope
 from app.main import create_app
 from tests.bad_input.conftest import kept
 from tests.bad_input.refusals import refused
@@ -356,14 +352,6 @@ def test_e67_e75_conditions_say_nothing_where_there_are_no_tags(live: Live, head
 
 
 PROJECTS = "/v1/organization/projects"
-
-
-@pytest.fixture(scope="module")
-def admin(live: Live) -> Iterator[httpx.Client]:
-    with db.transaction() as session:
-        issued = auth.create_key(session, organization="acme", scopes=[Scope.ADMIN])
-    with httpx.Client(base_url=live.url, headers={"Authorization": f"Bearer {issued.value}"}, timeout=60) as client:
-        yield client
 
 
 NAMES = {
