@@ -11,10 +11,20 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 # OpenAI's clients that the end-to-end tests use beside the one in the environment: an old one, and one for Node.
 CLIENTS := .e2e-clients
 PINS := tests/e2e/clients
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock' --constraint constraints.txt --extra build pyproject.toml
+define MAKE_ENV
+import base64, os, secrets
+with open(os.open(".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    print("POSTGRES_PASSWORD=" + secrets.token_hex(24), file=file)
+    print("S3_SECRET_ACCESS_KEY=" + secrets.token_hex(24), file=file)
+    print("TUNESMITH_SECRET_KEYS=" + base64.b64encode(secrets.token_bytes(32)).decode(), file=file)
+endef
+export MAKE_ENV
 SOURCES := app worker migrations catalog benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test clients serve check fix bench migrate
+.PHONY: help quickstart test clients serve check fix bench migrate env lock audit
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +53,18 @@ fix: $(VENV)/.installed-dev ## Format, and mend what the linter can
 bench: $(VENV)/.installed-bench ## Measure, and print the numbers of docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
+env: ## Write .env for docker compose, with passwords and a key of its own
+	@test -e .env || $(PYTHON) -c "$$MAKE_ENV"
+
+lock: $(VENV)/.installed-audit ## Write down the hash of every package that the images install
+	$(LOCK) --extra api --output-file requirements/api.txt
+	$(LOCK) --extra worker --output-file requirements/worker.txt
+	$(LOCK) --extra worker --extra engine --output-file requirements/engine.txt
+
+audit: $(VENV)/.installed-audit ## Ask for known vulnerabilities of those packages; fails too if nobody answers
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+		-r requirements/api.txt -r requirements/worker.txt -r requirements/engine.txt
+
 migrate: $(VENV)/.installed ## Bring the database of TUNESMITH_DATABASE_URL to the newest schema
 	$(BIN)/tunesmith migrate
 
@@ -56,6 +78,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(PIP_INSTALL) -e '.[api,worker,engine,embedded,dev,bench]'
+	@touch $@
+
+$(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[audit]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -68,11 +68,16 @@ def test_compose_runs_our_commands_in_our_images(service: str) -> None:
         assert definition["command"] == yaml.safe_load(last(target, "CMD"))
 
 
+def _substituted(match: "re.Match[str]") -> str:
+    """A variable as `make env` would set it: a password where one is demanded, else left empty."""
+    return "k3v9x2" if match[1] == "?" else ""
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_compose_sets_only_settings_that_exist_and_are_valid(service: str) -> None:
     environment = compose()["services"][service]["environment"]
     assert [name for name in environment if not is_setting(name)] == []
-    plain = {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for name, value in environment.items()}
+    plain = {name: re.sub(r"\$\{\w+:([-?])[^}]*\}", _substituted, str(value)) for name, value in environment.items()}
     values = {name.removeprefix("TUNESMITH_").lower(): value for name, value in plain.items()}
     settings = Settings(**values)
     assert settings.database_url.split("@")[1].startswith("postgres:")
@@ -138,11 +143,11 @@ def test_images_install_extras_that_exist_and_only_one_holds_torch() -> None:
     installs = {}
     for target in ("api", "worker-cpu", "worker-gpu"):
         command = last(target, "RUN")
-        assert "-c constraints.txt" in command
-        match = re.search(r"'\.\[([\w,]+)\]'", command)
-        assert match, command
-        installs[target] = match[1].split(",")
+        named = set(re.findall(r"'\.\[([\w,]+)\]'", command))
+        assert len(named) == 1, command
+        installs[target] = named.pop().split(",")
         assert set(installs[target]) <= extras.keys()
+        assert re.match(r"(if .*; then )?pip install --require-hashes -r requirements/", command), command
     holding = [
         target
         for target, names in installs.items()
