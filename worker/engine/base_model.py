@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from transformers.utils import logging as transformers_logging
 
 from worker.engine import attention, checkpointing
 from worker.engine.batches import Stream
-from worker.engine.lora import LoraBank, LoraLinear
+from worker.engine.lora import LoraBank
 from worker.engine.loss import Head
+from worker.engine.low_rank import SAME_INPUT, LoraLinear, Siblings
 from worker.engine.memory import Cost, Memory, rows_of
 
 CORES = torch.get_num_threads()  # the physical cores, or what OMP_NUM_THREADS says
@@ -200,9 +202,21 @@ def _wrap(model: Any, linears: list[str], bank: LoraBank) -> None:
     ]
     if missing := set(linears) - {name.rsplit(".", 1)[-1] for name, _ in found}:
         raise BadBase(f"the model has no linear called {', '.join(sorted(missing))}")
+    for group in _siblings(found):
+        siblings = Siblings(group, bank)
+        for place, name in enumerate(group):
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, LoraLinear(siblings, place))
+
+
+def _siblings(found: list[tuple[str, nn.Linear]]) -> list[dict[str, nn.Linear]]:
+    """Those of one parent that read the same input, together; every other linear by itself."""
+    groups: dict[tuple[Any, ...], dict[str, nn.Linear]] = defaultdict(dict)
     for name, linear in found:
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, LoraLinear(name, linear, bank))
+        kin = next((names for names in SAME_INPUT if last in names), last)
+        groups[parent, kin, linear.in_features][name] = linear
+    return list(groups.values())
 
 
 def _context(model: Any) -> int:

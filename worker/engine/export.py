@@ -20,12 +20,12 @@ class BadAdapter(Exception):
     """A directory that holds no LoRA adapter of this base and this job's rank and targets."""
 
 
-def write_adapter(directory: Path, adapter: Adapter, *, base_name: str, targets: list[str]) -> None:
+def write_adapter(directory: Path, adapter: Adapter, bank: LoraBank, *, base_name: str, targets: list[str]) -> None:
     """adapter_model.safetensors and adapter_config.json, into a directory that exists."""
     tensors = {}
-    for name, site in adapter.sites.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = site.A.detach().cpu().clone()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.detach().cpu().clone()
+    for name, (A, B) in views(bank, adapter.names, adapter.rank, adapter.compute).items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = A.detach().cpu().clone()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = B.detach().cpu().clone()
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     config = adapter_config(adapter, base_name=base_name, targets=targets)
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -71,7 +71,7 @@ def read_adapter(directory: Path, adapter: Adapter, bank: LoraBank, spec: Spec) 
     wanted = _Shape(spec.lora_rank, spec.lora_alpha, sorted(spec.lora_target_modules))
     if stored.rank != wanted.rank or stored.targets != wanted.targets or not math.isclose(stored.alpha, wanted.alpha):
         raise BadAdapter(f"the adapter is {stored}, the job wants {wanted}")
-    for name, (A, B) in views(bank, list(adapter.sites), adapter.rank, adapter.master).items():
+    for name, (A, B) in views(bank, adapter.names, adapter.rank, adapter.master).items():
         _fill(A, tensors.get(f"{PREFIX}{name}.lora_A.weight"), name)
         _fill(B, tensors.get(f"{PREFIX}{name}.lora_B.weight"), name)
     adapter.publish()

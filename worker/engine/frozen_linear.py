@@ -1,6 +1,6 @@
 """A linear layer of the base model. It never learns, so it only knows its output and the gradient of its input.
 
-Two functions are all that LoRA asks of the base, so a quantised weight needs no more than these two.
+Three functions are all that LoRA asks of the base, so a quantised weight needs no more than these.
 """
 
 import torch
@@ -24,3 +24,7 @@ class FrozenLinear(nn.Module):
     def grad_input(self, grad_output: torch.Tensor) -> torch.Tensor:
         """grad_output (tokens, out) → a fresh (tokens, in)."""
         return grad_output @ self.weight
+
+    def add_grad_input(self, grad_output: torch.Tensor, into: torch.Tensor) -> None:
+        """Add the gradient of the input to what siblings made of theirs."""
+        into.addmm_(grad_output, self.weight)

@@ -153,7 +153,7 @@ def checkpoint(job: Job, base: Base, report: Report) -> Path:
     """Write the adapter as it is now, and say so."""
     path = job.out / "checkpoints" / f"step-{job.progress.step:06d}"
     with directories.whole(path) as draft:
-        export.write_adapter(draft, job.adapter, base_name=base.name, targets=job.spec.lora_target_modules)
+        export.write_adapter(draft, job.adapter, base.bank, base_name=base.name, targets=job.spec.lora_target_modules)
     report(
         "checkpoint",
         job=job.id,

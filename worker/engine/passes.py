@@ -16,15 +16,24 @@ from worker.engine.loss import Losses, weighted_nll
 def run(base: Base, parts: list[Part]) -> list[torch.Tensor]:
     """Each part's weighted loss and number of correct targets, (2,), on the device. Gradients are added to the slots'.
 
-    All parts are of one regime and one purpose (training or not). Raises torch.OutOfMemoryError; gradients are then
-    incomplete.
+    All parts are of one regime and one purpose (training or not). Raises torch.OutOfMemoryError; the slots' gradients
+    are then as they were.
     """
     stream, losses = forward(base, parts)
     if parts[0].chunk.training:
         losses.total.backward()
+        _collect(base, parts)
     weighted = losses.nll * stream.coefficients
     ends = zip(stream.edges[:-1], stream.edges[1:], strict=True)
     return [torch.stack([weighted[a:b].sum(), losses.correct[a:b].sum()]) for a, b in ends]
+
+
+def _collect(base: Base, parts: list[Part]) -> None:
+    """The pass is whole: its gradients count."""
+    for part in parts:
+        adapter = base.bank.adapters[part.slot]
+        assert adapter is not None
+        adapter.collect()
 
 
 def forward(base: Base, parts: list[Part]) -> tuple[Stream, Losses]:

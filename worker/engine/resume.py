@@ -19,7 +19,7 @@ from worker.engine import directories
 from worker.engine.protocol import Spec
 
 TENSORS, PROGRESS = "state.safetensors", "state.json"
-VERSION = 2
+VERSION = 3
 
 
 class BadResume(Exception):
