@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app import db, queue, storage
+from app import db, metrics, queue, storage
 from app.auth.errors import QuotaExceeded
 from app.config import Settings
 from app.events import service as events
@@ -218,4 +218,5 @@ def _fail(job: Job, error: dict[str, Any]) -> None:
     with db.transaction() as session:
         note = Note(error["message"], level="error", data={"code": error["code"]})
         transitions.move(session, job.id, states.FAILED, note=note, fence=job.fence, values={"error": error})
+    metrics.JOBS_ENDED.labels(states.FAILED, error["code"]).inc()
     log.info("job.failed", extra={"job": job.id, "code": error["code"]})
