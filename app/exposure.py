@@ -15,9 +15,15 @@ class UnsafeSettings(Exception):
     """The settings would open something that must not be open; the message names all of it."""
 
 
-def refuse_unsafe(settings: Settings) -> None:
-    """Raise UnsafeSettings if these settings must not meet the network, unless `development` says that they may."""
-    if found := list(dangers(settings)):
+def refuse_unsafe(settings: Settings, *, keys: int | None = None) -> None:
+    """Raise UnsafeSettings if these settings must not meet the network, unless `development` says that they may.
+
+    keys: how many API keys open something, None if that is not known.
+    """
+    found = list(dangers(settings))
+    if keys == 0 and not settings.development and not is_loopback(settings.host):
+        found.append(f"{settings.host} is open and there is no API key: run `tunesmith keys create` first")
+    if found:
         raise UnsafeSettings("; ".join(found) + " (TUNESMITH_DEVELOPMENT=true starts all the same)")
 
 

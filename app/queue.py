@@ -51,6 +51,24 @@ def create_celery(settings: Settings) -> Celery:
     return celery
 
 
+def trouble(settings: Settings) -> str:
+    """Why Redis does not answer now, in words; empty when it does."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    once = Retry(NoBackoff(), 0)
+    client = redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=1, retry=once)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        return " ".join(str(error).split())
+    else:
+        return ""
+    finally:
+        client.close()
+
+
 class Bell:
     """Rings a queue, best effort: a failure is logged, never raised, and never waited for by a request."""
 

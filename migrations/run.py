@@ -6,6 +6,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
@@ -18,6 +20,15 @@ def downgrade(engine: sa.Engine, revision: str) -> None:
     """Take back every migration after `revision`."""
     with engine.begin() as connection:
         command.downgrade(_config(connection), revision)
+
+
+def revisions(engine: sa.Engine) -> tuple[str | None, str]:
+    """The database's revision (None: no table yet) and the newest one here. Revisions are numbers of four digits."""
+    with engine.begin() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        newest = ScriptDirectory.from_config(_config(connection)).get_current_head()
+    assert newest is not None
+    return current, newest
 
 
 def drift(engine: sa.Engine) -> None:

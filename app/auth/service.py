@@ -103,6 +103,12 @@ def issue(
     return Issued(row, value)
 
 
+def usable_keys(session: Session) -> int:
+    """How many keys open something: neither revoked nor expired."""
+    living = sa.or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > sa.func.now())
+    return session.scalars(sa.select(sa.func.count()).where(ApiKey.revoked_at.is_(None), living)).one()
+
+
 def authenticate(session: Session, presented: str) -> Caller | Admin:
     """Whom a key stands for. Raises InvalidKey, for every reason alike."""
     public = key_format.public_part(presented)

@@ -56,9 +56,10 @@ def api(
 
     settings = _settings(host=host, port=port)
     logs.configure(settings)
-    exposure.refuse_unsafe(settings)
+    application = create_app(settings)
+    exposure.refuse_unsafe(settings, keys=_usable_keys())
     config = uvicorn.Config(
-        create_app(settings),
+        application,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -95,6 +96,20 @@ def migrate() -> None:
     migrations.upgrade(engine)
     engine.dispose()
     typer.echo("the schema is up to date")
+
+
+def _usable_keys() -> int | None:
+    """How many keys there are; None while the database does not answer."""
+    import sqlalchemy as sa
+
+    from app import db
+    from app.auth import service as auth
+
+    try:
+        with db.reading() as session:
+            return auth.usable_keys(session)
+    except (sa.exc.OperationalError, sa.exc.ProgrammingError):  # the latter: not migrated yet
+        return None
 
 
 def _become(module: str) -> None:

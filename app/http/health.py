@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
-from app import db
+from app import db, queue
 from app.config import Settings
 from app.http.deps import CurrentSettings, CurrentStore
 from app.storage import Store
@@ -74,16 +74,7 @@ def _redis(settings: Settings) -> str:
     """Without Redis jobs start a poll later; that is all."""
     if not settings.redis_url:
         return "not configured"
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    once = Retry(NoBackoff(), 0)
-    try:
-        redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=1, retry=once).ping()
-    except redis.RedisError:
-        return DEGRADED
-    return OK
+    return DEGRADED if queue.trouble(settings) else OK
 
 
 def _workers(settings: Settings) -> dict[str, int]:

@@ -56,6 +56,21 @@ def upload(up: Up, name: str) -> None:
         client.files.create(file=(name, data), purpose="fine-tune")
 
 
+def test_the_doctor_finds_it_well_until_others_may_read_its_keys(up: Up) -> None:
+    def doctor() -> subprocess.CompletedProcess[str]:
+        ask = command("doctor", "--data-dir", str(up.data_dir))
+        return subprocess.run(ask, env=clean_environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+
+    before = doctor()
+    assert before.returncode == 0, before.stdout + before.stderr
+    keys = up.data_dir / "secret-keys"
+    keys.chmod(0o644)
+    after = doctor()
+    keys.chmod(0o600)
+    assert after.returncode == 1
+    assert f"chmod 600 {keys}" in after.stdout
+
+
 def test_says_where_it_is_and_keeps_the_key_private(up: Up) -> None:
     key_file = up.data_dir / "api-key"
     assert up.said["key file"] == str(key_file)
