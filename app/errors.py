@@ -17,6 +17,13 @@ Features subclass a family in their own `errors.py`. Nothing here knows of HTTP 
 
 from typing import ClassVar
 
+MOST_QUOTED = 100
+
+
+def quoted(text: str) -> str:
+    """What a message repeats of a client's words."""
+    return text if len(text) <= MOST_QUOTED else text[: MOST_QUOTED - 1] + "…"
+
 
 class AppError(Exception):
     """The request could not be served."""

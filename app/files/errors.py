@@ -1,6 +1,6 @@
 """What can be wrong with a file or an upload."""
 
-from app.errors import BadRequest, NotFound
+from app.errors import BadRequest, NotFound, quoted
 
 
 class FileNotFound(NotFound):
@@ -9,7 +9,7 @@ class FileNotFound(NotFound):
     param = "id"
 
     def __init__(self, file_id: str) -> None:
-        super().__init__(f"No such File object: {file_id}")
+        super().__init__(f"No such File object: {quoted(file_id)}")
 
 
 class InvalidFileContent(BadRequest):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from app import ids
 from app.config import Settings
+from app.errors import quoted
 from app.files import service
 from app.files.dataset import BadUpload, UploadCheck
 from app.files.errors import InvalidExpiry, InvalidFileContent, InvalidPurpose, MissingFile, MissingPurpose
@@ -43,7 +44,7 @@ class Upload(Incoming):
         if purpose is None:
             raise MissingPurpose
         if purpose not in PURPOSES:
-            raise InvalidPurpose(f"'{purpose}' is not one of {', '.join(sorted(PURPOSES))}.")
+            raise InvalidPurpose(f"'{quoted(purpose)}' is not one of {', '.join(sorted(PURPOSES))}.")
         return purpose
 
     @property

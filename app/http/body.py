@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from app import strict_json
-from app.errors import BadRequest, TooLarge
+from app.errors import BadRequest, TooLarge, quoted
 from app.http import arrival
 from app.http.arrival import InvalidContentType
 from app.http.openapi import documented
@@ -93,10 +93,10 @@ def _is_json(types: list[str]) -> bool:
 def _translated(error: ErrorDetails) -> BadRequest:
     """One of pydantic's errors in OpenAI's terms; `param` is the path of the field, such as `messages.[0].name`."""
     param = ".".join(f"[{part}]" if isinstance(part, int) else part for part in error["loc"]) or None
-    kind, message = error["type"], error["msg"]
+    kind, message, shown = error["type"], error["msg"], quoted(param or "")
     if kind == "missing":
-        return MissingParameter(f"Missing required parameter: '{param}'.", param=param)
+        return MissingParameter(f"Missing required parameter: '{shown}'.", param=param)
     if kind == "extra_forbidden":
-        return UnknownParameter(f"Unknown parameter: '{param}'.", param=param)
+        return UnknownParameter(f"Unknown parameter: '{shown}'.", param=param)
     family = InvalidType if kind.endswith(("_type", "_parsing")) else InvalidValue
-    return family(f"Invalid value for '{param}': {message}.", param=param)
+    return family(f"Invalid value for '{shown}': {message}.", param=param)

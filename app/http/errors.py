@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.errors import AppError, BadRequest, MethodNotAllowed, NotFound, Unavailable
+from app.errors import AppError, BadRequest, MethodNotAllowed, NotFound, Unavailable, quoted
 from app.idempotency import Replay
 from app.storage import StoreUnavailable
 
@@ -48,8 +48,8 @@ def _bounded(text: str | None, most: int) -> str | None:
     """What may repeat a client's words: printable, and short."""
     if text is None:
         return None
-    short = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1])
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 def _app_error(_: Request, error: Any) -> JSONResponse:
@@ -62,9 +62,9 @@ def _replay(_: Request, replay: Any) -> Response:
 
 def _http_exception(request: Request, error: Any) -> JSONResponse:
     if error.status_code == 404:
-        return render(NotFound(f"Invalid URL ({request.method} {request.url.path})"))
+        return render(NotFound(f"Invalid URL ({request.method} {quoted(request.url.path)})"))
     if error.status_code == 405:
-        reply = render(MethodNotAllowed(f"Not allowed to {request.method} on {request.url.path}."))
+        reply = render(MethodNotAllowed(f"Not allowed to {request.method} on {quoted(request.url.path)}."))
         reply.headers.update(error.headers or {})
         return reply
     return render(BadRequest(str(error.detail)))

@@ -1,6 +1,6 @@
 """What can be wrong with a request about jobs."""
 
-from app.errors import BadRequest, NotFound
+from app.errors import BadRequest, NotFound, quoted
 
 
 class JobNotFound(NotFound):
@@ -10,7 +10,7 @@ class JobNotFound(NotFound):
     param = "fine_tune_id"
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"Could not find fine tune: {job_id}")
+        super().__init__(f"Could not find fine tune: {quoted(job_id)}")
 
 
 class JobIsFinal(BadRequest):
@@ -99,4 +99,4 @@ class CheckpointNotFound(NotFound):
     param = "fine_tuning_checkpoint_id"
 
     def __init__(self, checkpoint_id: str) -> None:
-        super().__init__(f"Could not find checkpoint: {checkpoint_id}")
+        super().__init__(f"Could not find checkpoint: {quoted(checkpoint_id)}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidatorFunctionWrapHandler
 from pydantic_core import core_schema
 
+from app.errors import quoted
 from app.jobs.errors import ConflictingHyperparameters, InvalidHyperparameter
 from app.models.catalog import CatalogEntry
 
@@ -143,13 +144,15 @@ def check(asked: dict[str, Any], entry: CatalogEntry) -> None:
     quantization = asked.get("quantization", "none")
     if quantization not in entry.quantizations:
         allowed = ", ".join(entry.quantizations)
-        raise InvalidHyperparameter("quantization", f"{quantization!r} is not offered for {entry.id}; use: {allowed}.")
+        raise InvalidHyperparameter(
+            "quantization", f"{quoted(quantization)!r} is not offered for {entry.id}; use: {allowed}."
+        )
     modules = asked.get("lora_target_modules", ALL_LINEAR)
     unknown = [name for name in modules if name not in entry.linears] if isinstance(modules, list) else []
     if unknown:
         raise InvalidHyperparameter(
             "lora_target_modules",
-            f"{unknown[0]!r} is not a linear layer of {entry.id}; use: {', '.join(entry.linears)}.",
+            f"{quoted(unknown[0])!r} is not a linear layer of {entry.id}; use: {', '.join(entry.linears)}.",
         )
 
 

@@ -10,6 +10,7 @@ from app.auth.service import Caller
 from app.auth.tables import Project
 from app.config import Settings
 from app.db import Session
+from app.errors import quoted
 from app.events import service as events
 from app.events.tables import Event
 from app.files import service as files
@@ -194,7 +195,7 @@ def _check_offered(body: JobRequest, settings: Settings) -> None:
 def _check_file(session: Session, project_id: str, file_id: str, param: str) -> None:
     file = files.find(session, project_id, file_id)
     if file is None:
-        raise InvalidFile(f"The file '{file_id}' does not exist.", param=param)
+        raise InvalidFile(f"The file '{quoted(file_id)}' does not exist.", param=param)
     if file.purpose != FINE_TUNE:
         raise InvalidFile(f"The file '{file_id}' has purpose '{file.purpose}', not '{FINE_TUNE}'.", param=param)
 

@@ -1,6 +1,6 @@
 """What can be wrong with a request about models."""
 
-from app.errors import BadRequest, Forbidden, NotFound
+from app.errors import BadRequest, Forbidden, NotFound, quoted
 
 
 class ModelNotFound(NotFound):
@@ -10,7 +10,7 @@ class ModelNotFound(NotFound):
     param = "model"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"The model '{name}' does not exist.")
+        super().__init__(f"The model '{quoted(name)}' does not exist.")
 
 
 class ModelNotAvailable(BadRequest):
@@ -20,7 +20,7 @@ class ModelNotAvailable(BadRequest):
     param = "model"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"Model {name} is not available for fine-tuning or does not exist.")
+        super().__init__(f"Model {quoted(name)} is not available for fine-tuning or does not exist.")
 
 
 class BaseModelKept(Forbidden):

@@ -1,6 +1,6 @@
 """What can be wrong with an upload or its parts."""
 
-from app.errors import BadRequest, Gone, NotFound
+from app.errors import BadRequest, Gone, NotFound, quoted
 
 
 class UploadNotFound(NotFound):
@@ -9,7 +9,7 @@ class UploadNotFound(NotFound):
     param = "upload_id"
 
     def __init__(self, upload_id: str) -> None:
-        super().__init__(f"No such Upload object: {upload_id}")
+        super().__init__(f"No such Upload object: {quoted(upload_id)}")
 
 
 class UploadExpired(Gone):

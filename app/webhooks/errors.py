@@ -1,6 +1,6 @@
 """What can be wrong with a request about webhook endpoints."""
 
-from app.errors import BadRequest, NotFound
+from app.errors import BadRequest, NotFound, quoted
 
 
 class EndpointNotFound(NotFound):
@@ -9,7 +9,7 @@ class EndpointNotFound(NotFound):
     param = "webhook_endpoint_id"
 
     def __init__(self, endpoint_id: str) -> None:
-        super().__init__(f"No such webhook endpoint: {endpoint_id}")
+        super().__init__(f"No such webhook endpoint: {quoted(endpoint_id)}")
 
 
 class DeliveryNotFound(NotFound):
@@ -18,7 +18,7 @@ class DeliveryNotFound(NotFound):
     param = "delivery_id"
 
     def __init__(self, delivery_id: str) -> None:
-        super().__init__(f"No such delivery: {delivery_id}")
+        super().__init__(f"No such delivery: {quoted(delivery_id)}")
 
 
 class UrlRefused(BadRequest):

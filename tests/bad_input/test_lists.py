@@ -458,3 +458,36 @@ def test_ids_of_administrators(live: Live, admin: httpx.Client, odd: str) -> Non
 def test_a17_a_projects_key_is_no_administrators(live: Live) -> None:
     for path in ("/projects", "/admin_api_keys", "/audit_logs", "/usage/fine_tuning?start_time=1"):
         refused(live.http.get(f"/v1/organization{path}"), 403, code="missing_scope")
+
+
+LONG = "quip" * 1000  # nothing else that is said holds this word
+
+
+@pytest.mark.parametrize("method_and_path", WITH_IDS, ids=" ".join)
+def test_ids_are_quoted_in_part(live: Live, method_and_path: tuple[str, str]) -> None:
+    method, path = method_and_path
+    url = re.sub(r"\{\w+\}", LONG, path)
+    reply = live.http.request(method, url, **BODIES.get(path, {}) if method == "POST" else {})
+    refused(reply, 404)
+    assert reply.json()["error"]["message"].count("quip") <= 25
+
+
+def test_other_words_are_quoted_in_part(live: Live) -> None:
+    job = {"model": "tiny-chat", "training_file": live.training_file}
+    inside = {"type": "supervised", "supervised": {"hyperparameters": {"quantization": LONG}}}
+    modules = {"type": "supervised", "supervised": {"hyperparameters": {"lora_target_modules": [LONG]}}}
+    for reply in (
+        *(live.http.post(JOBS, json=job | {name: LONG}) for name in ("model", "training_file", "suffix", "method")),
+        *(live.http.post(JOBS, json=job | changes) for changes in ({LONG: 1}, {"metadata": {LONG: 1}})),
+        *(live.http.post(JOBS, json=job | {"method": method}) for method in (inside, modules)),
+        live.http.get(f"/v1/{LONG}"),
+        live.http.put(f"{JOBS}/{LONG}"),
+        live.http.get(JOBS, params={"after": LONG}),
+        live.http.get("/v1/files", params={"after": LONG}),
+        live.http.get("/v1/files", params={"order": LONG}),
+        live.http.post("/v1/files", data={"purpose": LONG}, files={"file": ("x", LINE)}),
+        live.http.post("/v1/files", data={LONG: "x"}, files={"file": ("x", LINE)}),
+        live.http.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": ("x", LONG.encode())}),
+    ):
+        assert reply.status_code in {400, 404, 405}, reply.text
+        assert reply.json()["error"]["message"].count("quip") <= 25, reply.text
