@@ -4,7 +4,7 @@ Bodies and paging parameters are parsed by our own dependencies, which FastAPI c
 with `documented`; the document is put together from that, so it cannot say anything else than what is served.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.types import Receive, Scope, Send
 
 from app import errors
 from app.errors import AppError
@@ -28,13 +29,28 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Json = dict[str, Any]
 
 
-class Bytes(StreamingResponse):
+class _Chunks(StreamingResponse):
+    """Bytes of something open, which is closed when the reply ends, however it ends."""
+
+    def __init__(self, chunks: Iterable[bytes], status_code: int = 200, *, headers: Mapping[str, str]) -> None:
+        super().__init__(chunks, status_code, headers)
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if isinstance(self._chunks, Generator):
+                self._chunks.close()
+
+
+class Bytes(_Chunks):
     """A file's bytes."""
 
     media_type = "application/octet-stream"
 
 
-class Tar(StreamingResponse):
+class Tar(_Chunks):
     """An archive."""
 
     media_type = "application/x-tar"

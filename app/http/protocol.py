@@ -1,7 +1,8 @@
 """HTTP as it comes off the wire, where no application is asked yet: what is no HTTP gets the envelope too.
 
 uvicorn's own protocol with four more refusals: no Host (400), a URL or headers that are too large (414, 431), and
-headers that do not come to an end in time (the connection is closed).
+headers that do not come to an end in time (the connection is closed). A connection whose client takes nothing of its
+reply is given up.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from app.http.errors import render
 MAX_URL_BYTES = 32 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 HEADER_SECONDS = 30.0
+UNREAD_SECONDS = 60.0  # a client that takes nothing of its reply for so long is gone
 
 
 class InvalidHttp(BadRequest):
@@ -48,6 +50,7 @@ class Protocol(HttpToolsProtocol):
 
     _header_bytes = 0
     _patience: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -55,7 +58,16 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_waiting_for_reader()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -106,3 +118,8 @@ class Protocol(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import queue
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,8 @@ import httpx
 import openai
 import pytest
 from live_server import Live
+
+from app.http.protocol import Protocol
 
 LINE = b'{"prompt": "a", "completion": "b"}\n'
 FORM = "multipart/form-data; boundary=b"
@@ -238,6 +241,30 @@ def test_a_download_names_the_file_safely(live: Live) -> None:
     assert content.headers["content-type"] == "application/octet-stream"
     assert "\r" not in content.headers["content-disposition"]
     assert content.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_reply_that_nobody_reads(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up: queue.Queue[int] = queue.Queue()
+    connection_lost = Protocol.connection_lost
+
+    def noted(connection: Protocol, error: Exception | None) -> None:
+        connection_lost(connection, error)
+        given_up.put(connection.client[1] if connection.client else 0)
+
+    monkeypatch.setattr(Protocol, "connection_lost", noted)
+    monkeypatch.setattr("app.http.protocol.UNREAD_SECONDS", 0.2)
+    size = 48 * 1024 * 1024
+    path = f"/v1/files/{upload(live.http, b'x' * size, purpose='batch').json()['id']}/content"
+    with socket.socket() as lazy:
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lazy.settimeout(30)
+        lazy.connect(("127.0.0.1", urlparse(live.url).port or 0))
+        lazy.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {live.key}\r\n\r\n".encode())
+        while given_up.get(timeout=30) != lazy.getsockname()[1]:
+            pass
+        with contextlib.suppress(ConnectionResetError):
+            assert sum(len(piece) for piece in iter(lambda: lazy.recv(65536), b"")) < size
+    assert len(live.http.get(path).content) == size
 
 
 def test_what_may_not_be_downloaded_says_so(live: Live) -> None:
