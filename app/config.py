@@ -57,6 +57,7 @@ class Settings(BaseSettings):
 
     # Limits of each key and each project; 0: none. An administrator may set others for a project (docs/tenancy.md).
     requests_per_minute: int = Field(default=600, ge=0, le=MOST_REQUESTS_PER_MINUTE)  # of one key
+    failed_logins_per_minute: int = Field(default=60, ge=0)  # with wrong keys, from one address
     quota_storage_bytes: int = Field(default=100 * GIB, ge=0, le=MOST_BIGINT)
     quota_running_jobs: int = Field(default=0, ge=0, le=MOST_JOBS)
     quota_waiting_jobs: int = Field(default=500, ge=0, le=MOST_JOBS)  # in validation, queued or paused

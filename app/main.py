@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from app import db, storage
 from app.admin.routes import router as admin
 from app.auth.deps import KeyCache, check_guarded
-from app.auth.rates import RateLimits
+from app.auth.rates import FailedLogins, RateLimits
 from app.config import Settings
 from app.files.routes import router as files
 from app.graders.routes import router as graders
@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.graders = open_runtime(settings)
     app.state.webhooks = webhook_runtime.open_runtime(settings)
     app.state.assemblies = Slots(settings.assemblies, settings.assemblies_per_project)
-    app.state.keys = KeyCache()
+    app.state.keys = KeyCache(FailedLogins(settings.failed_logins_per_minute, processes=settings.api_processes))
     app.state.rates = RateLimits(settings.requests_per_minute, processes=settings.api_processes)
     app.state.feed = Feed(poll_seconds=settings.stream_poll_seconds, streams_per_key=settings.streams_per_key)
     errors.install(app)

@@ -12,7 +12,7 @@ from app.jobs import claims, failures
 from app.jobs.claims import GiveBack, Load, Residence, Serve, Yield
 from app.jobs.tables import Job
 from app.models import catalog
-from app.models.catalog import Catalog, CatalogEntry
+from app.models.catalog import Catalog, CatalogEntry, CatalogError
 from app.storage import Store
 from app.workers.service import GPU
 from worker import celery_process, sweeps
@@ -133,6 +133,7 @@ class Trainer:
         assert entry is not None
         with self._lock:
             try:
+                entry.verify(self._settings.models_dir)
                 self._engine = self._running_engine()
                 loaded = self._engine.load_base(
                     path=str(entry.directory(self._settings.models_dir)),
@@ -144,7 +145,7 @@ class Trainer:
                     slots=node.slots,
                     threads=self._settings.engine_threads,
                 )
-            except (EngineDied, EngineRefused) as error:
+            except (EngineDied, EngineRefused, CatalogError) as error:
                 log.exception("base.not_loaded", extra={"base": base_key, "reason": str(error)})
                 self._entry, node.base_key = None, None
                 return False

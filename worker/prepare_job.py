@@ -20,7 +20,7 @@ from app.jobs import claims, failures, hyperparameters, quotas, states, transiti
 from app.jobs.tables import Job
 from app.jobs.transitions import Note
 from app.models import catalog
-from app.models.catalog import Catalog, CatalogEntry
+from app.models.catalog import Catalog, CatalogEntry, CatalogError
 from app.queue import Bell
 from app.storage import ObjectMissing, Store
 from app.workers.service import CPU
@@ -82,6 +82,9 @@ class Preparer:
             self._prepare(job, held)
         except (StorageUnavailable, CorruptObject):
             return partial(sweeps.put_back, job, failures.STORAGE_UNAVAILABLE)
+        except CatalogError as error:
+            log.error("base.not_as_pulled", extra={"base": job.base_key, "reason": str(error)})  # noqa: TRY400
+            return partial(sweeps.put_back, job, failures.BASE_UNAVAILABLE)
         except (InvalidDataset, QuotaExceeded, ObjectMissing, TemplateRefused, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in storage.FULL:
                 return partial(sweeps.put_back, job, failures.STORAGE_UNAVAILABLE)
@@ -133,6 +136,7 @@ class Preparer:
         with self._lock:
             if entry.base_key not in self._tokenizers:
                 directory = entry.directory(self._settings.models_dir)
+                entry.verify(self._settings.models_dir)
                 self._tokenizers[entry.base_key] = tokenizer.load(directory)
             return self._tokenizers[entry.base_key]
 

@@ -6,6 +6,10 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from app import db, idempotency, metrics, outbox, storage
+from app.audit import service as audit
+from app.audit.actions import Action
+from app.audit.service import Clock
+from app.auth.tables import Project
 from app.config import Settings
 from app.db import Session
 from app.files import service as files
@@ -36,14 +40,22 @@ def sweep_jobs(settings: Settings) -> None:
 def sweep(settings: Settings, store: Store) -> None:
     """All other sweeps once, each in transactions of its own."""
     with db.transaction() as session:
-        files.sweep_expired(session)
+        _expire(session)
         files.sweep_deleted(session)
-        uploads.sweep_expired(session)
         uploads.sweep_ended(session)
         idempotency.sweep(session)
         workers.forget_lost(session, FORGET_WORKER_SECONDS)
     due_outbox(store)
     webhook_upkeep(settings)
+
+
+def _expire(session: Session) -> None:
+    """End what was to live so long and no longer, with an entry in its organisation's audit log."""
+    expired = [(Action.FILE_EXPIRED, *file) for file in files.sweep_expired(session)]
+    expired += [(Action.UPLOAD_EXPIRED, *upload) for upload in uploads.sweep_expired(session)]
+    for action, target, project_id in expired:
+        project = session.get_one(Project, project_id)
+        audit.record(session, Clock(project.organization_id, project_id), action, target)
 
 
 def cut_leases(settings: Settings) -> int:

@@ -6,8 +6,10 @@ from enum import StrEnum
 class Action(StrEnum):
     FILE_CREATED = "file.created"
     FILE_DELETED = "file.deleted"
+    FILE_EXPIRED = "file.expired"
     UPLOAD_CREATED = "upload.created"
     UPLOAD_CANCELLED = "upload.cancelled"  # a completed one is a file that was created
+    UPLOAD_EXPIRED = "upload.expired"
     JOB_CREATED = "fine_tuning.job.created"
     JOB_CANCELLED = "fine_tuning.job.cancelled"
     JOB_PAUSED = "fine_tuning.job.paused"

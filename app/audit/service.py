@@ -52,6 +52,16 @@ class Operator:
     key_id: str | None = None
 
 
+@dataclass(frozen=True)
+class Clock:
+    """Nobody: what happens in a project because its time has come."""
+
+    organization_id: str
+    project_id: str | None
+    key_id: str | None = None
+    origin: Origin = Origin(account="(tunesmith)")  # no account of a system is called so
+
+
 def record(
     session: Session,
     actor: Actor,

@@ -22,6 +22,7 @@ from app import db
 from app.audit.service import Origin
 from app.auth import service
 from app.auth.errors import InvalidKey, MismatchedOrganization, MismatchedProject, MissingKey, MissingScope, RateLimited
+from app.auth.rates import FailedLogins
 from app.auth.scopes import Scope
 from app.auth.service import Admin, Caller
 from app.errors import Unauthorized
@@ -42,16 +43,24 @@ class KeyCache:
     SECONDS = 5.0
     LARGEST = 10_000
 
-    def __init__(self) -> None:
+    def __init__(self, failures: FailedLogins | None = None) -> None:
+        self._failures = failures or FailedLogins(0, processes=1)
         self._callers: dict[str, tuple[float, Caller | Admin]] = {}
 
-    def caller(self, key: str) -> Caller | Admin:
-        """Whom a key stands for. Raises InvalidKey."""
+    def caller(self, key: str, address: str = "") -> Caller | Admin:
+        """Whom a key stands for. Raises InvalidKey, and TooManyFailures for keys that were not seen to work lately."""
         known = self._callers.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        with db.transaction() as session:
-            caller = service.authenticate(session, key)
+        if known is None:  # so that a neighbour's wrong keys lock nobody out who is at work
+            self._failures.check(address)
+        try:
+            with db.transaction() as session:
+                caller = service.authenticate(session, key)
+        except InvalidKey:
+            self._callers.pop(key, None)
+            self._failures.count(address)
+            raise
         if len(self._callers) >= self.LARGEST:
             self._callers.clear()
         self._callers[key] = (time.monotonic() + self.SECONDS, caller)
@@ -74,7 +83,7 @@ class Door:
         return (self.scope, Scope.ADMIN) if self.or_admin else (self.scope,)
 
     def __call__(self, request: Request) -> Caller | Admin:
-        caller = request.app.state.keys.caller(_presented(request))
+        caller = request.app.state.keys.caller(_presented(request), _address(request))
         request.state.organization_id = caller.organization_id
         # These headers may narrow what a key is used for; they never widen it.
         if request.headers.get("openai-organization", caller.organization_id) != caller.organization_id:
@@ -133,9 +142,13 @@ def _calls(dependant: Dependant) -> Iterator[Any]:
         yield from _calls(dependency)
 
 
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
 def _origin(request: Request) -> Origin:
     return Origin(
-        ip_address=request.client.host if request.client else None,
+        ip_address=_address(request) or None,
         user_agent=request.headers.get("user-agent"),
         request_id=request.state.request_id,
     )

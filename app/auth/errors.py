@@ -75,6 +75,18 @@ class RateLimited(TooManyRequests):
         self.retry_after = retry_after
 
 
+class TooManyFailures(TooManyRequests):
+    """Too many requests with incorrect API keys came from this address."""
+
+    should_retry = False
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            f"Too many requests with incorrect API keys came from this address. Please try again in {retry_after}s."
+        )
+        self.retry_after = retry_after
+
+
 class QuotaExceeded(TooManyRequests):
     """The project's quota is used up."""
 

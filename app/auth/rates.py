@@ -3,13 +3,16 @@
 Each of the API's processes gives out its share, so that together they give out what was set.
 """
 
+import ipaddress
 import math
 import time
 from dataclasses import dataclass
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
+
+from app.auth.errors import TooManyFailures
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,38 @@ class RateLimits:
         window = self._limiter.get_window_stats(item, key_id)
         remaining = min(limit, window.remaining * self._processes)
         return Allowance(granted, limit, remaining, max(0.0, window.reset_time - time.time()))
+
+
+class FailedLogins:
+    """Wrong keys of the last minute by address, counted in this process. Thread-safe.
+
+    most: a minute; 0 for no limit.
+    """
+
+    def __init__(self, most: int, *, processes: int) -> None:
+        self._item = RateLimitItemPerMinute(math.ceil(most / processes)) if most else None
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+
+    def check(self, address: str) -> None:
+        """Raise TooManyFailures if keys from this address are not looked at any more."""
+        if self._item is not None and not self._limiter.test(self._item, _neighbourhood(address)):
+            window = self._limiter.get_window_stats(self._item, _neighbourhood(address))
+            raise TooManyFailures(max(1, math.ceil(window.reset_time - time.time())))
+
+    def count(self, address: str) -> None:
+        if self._item is not None:
+            self._limiter.hit(self._item, _neighbourhood(address))
+
+
+def _neighbourhood(address: str) -> str:
+    """What one caller may have the whole of: an address of IPv4, a /64 network of IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def _duration(seconds: float) -> str:

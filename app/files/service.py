@@ -130,10 +130,11 @@ def delete(session: Session, project_id: str, file_id: str) -> None:
         raise FileNotFound(file_id)
 
 
-def sweep_expired(session: Session) -> int:
-    """Mark expired files deleted; how many."""
+def sweep_expired(session: Session) -> list[tuple[str, str]]:
+    """Mark expired files deleted; their ids and projects."""
     expired = sa.update(File).where(File.expires_at <= sa.func.now(), File.deleted_at.is_(None))
-    return len(session.scalars(expired.values(deleted_at=sa.func.now()).returning(File.id)).all())
+    gone = expired.values(deleted_at=sa.func.now()).returning(File.id, File.project_id)
+    return [(file_id, project_id) for file_id, project_id in session.execute(gone)]
 
 
 def sweep_deleted(session: Session) -> int:

@@ -64,6 +64,7 @@ def _headers(state: MutableMapping[str, Any], seconds: float) -> list[tuple[byte
         "openai-version": API_VERSION,
         "openai-processing-ms": str(round(seconds * 1000)),
         "x-content-type-options": "nosniff",
+        "cache-control": "no-store",  # replies are one caller's own
     }
     if "organization_id" in state:
         values["openai-organization"] = state["organization_id"]

@@ -145,7 +145,7 @@ def _follow(request: Request, job_id: str, caller: Caller) -> openapi.EventStrea
         start = service.stream_start(session, caller.project_id, job_id, request.headers.get("last-event-id"))
     feed.check(caller.key_id)
     messages = event_stream.stream(feed, job_id, start, caller.key_id, still_works(request, Scope.JOBS_READ))
-    return openapi.EventStream(messages, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    return openapi.EventStream(messages, headers={"X-Accel-Buffering": "no"})
 
 
 def _tar(store: Store, model: TunedModel, filename: str) -> openapi.Tar:

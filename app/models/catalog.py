@@ -4,8 +4,10 @@ A base model comes from a folder beside the catalogue (`path:`) or from a Hub re
 `tunesmith catalog pull` fetches and pins in a lock file. Nothing is ever fetched inside a job.
 """
 
+import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 CATALOG_ID = r"^[a-z0-9][a-z0-9._-]*$"
 LOCAL_REVISION = "local"
+SMALL_FILE = 64 * 1024 * 1024  # bytes; what is larger is weights, and takes too long to hash at every start
 
 
 class CatalogError(Exception):
@@ -109,6 +112,7 @@ class CatalogEntry:
     path: Path | None
     revision: str  # the pinned commit; "local" for a folder, "unpinned" before the first pull
     quantizations: tuple[str, ...] = ("none",)
+    locked: Mapping[str, LockedFile] = field(default_factory=dict)  # what `catalog pull` saw of this revision
 
     @property
     def base_key(self) -> str:
@@ -127,6 +131,16 @@ class CatalogEntry:
     def available(self, models_dir: Path) -> bool:
         """Whether the weights are on this machine."""
         return (self.directory(models_dir) / "config.json").is_file()
+
+    def verify(self, models_dir: Path) -> None:
+        """Raise CatalogError unless the files are those that were pulled: all by size, all but weights by hash."""
+        folder = self.directory(models_dir)
+        for name, locked in self.locked.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != locked.size:
+                raise CatalogError(f"{self.id}: {name} is not the file that was pulled")
+            if locked.size <= SMALL_FILE and sha256_of(path) != locked.sha256:
+                raise CatalogError(f"{self.id}: {name} is not the file that was pulled")
 
 
 class Catalog:
@@ -203,6 +217,7 @@ def _entry(written: _Written, families: dict[str, _Family], folder: Path, pinned
         attention=family.attention,
         path=(folder / written.path).resolve() if written.path is not None else None,
         revision=_revision(written, pinned),
+        locked=pinned.files if pinned is not None and pinned.source == written.hub else {},
     )
 
 
@@ -212,3 +227,9 @@ def _revision(written: _Written, pinned: LockedModel | None) -> str:
     if pinned is not None and pinned.source == written.hub:
         return pinned.revision
     return written.revision or "unpinned"
+
+
+def sha256_of(path: Path) -> str:
+    """A file's sha256 in hexadecimal."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()

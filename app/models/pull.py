@@ -1,6 +1,5 @@
 """`tunesmith catalog pull`: fetch a base model once, pin its revision, and remember the hash of every file."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -8,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from app.models.catalog import LOCAL_REVISION, CatalogEntry, CatalogError, LockedFile, LockedModel, read_lock
+from app.models import vetting
+from app.models.catalog import LOCAL_REVISION, CatalogEntry, CatalogError, LockedFile, LockedModel, read_lock, sha256_of
 
 # What a base model consists of. Anything else in a repository (pickles, code, images) is left there.
 WANTED_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -86,7 +86,7 @@ def _fetch(
         known = before.files.get(file.name) if before is not None and before.revision == revision else None
         if known is not None and known != files[file.name]:
             raise CatalogError(f"{entry.id}: {file.name} differs from the lock file")
-    _check_config(entry, source)
+    _check(entry, source)
     if source is partial:
         shutil.rmtree(partial / ".cache", ignore_errors=True)
         partial.rename(folder)
@@ -108,28 +108,24 @@ def _bring(
 
 
 def _wanted(file: RemoteFile) -> bool:
-    return file.name.endswith(WANTED_SUFFIXES) and not file.name.startswith(UNWANTED_STARTS)
+    inside = not file.name.startswith("/") and ".." not in file.name.split("/")
+    return inside and file.name.endswith(WANTED_SUFFIXES) and not file.name.startswith(UNWANTED_STARTS)
 
 
-def _check_config(entry: CatalogEntry, folder: Path) -> None:
-    """Refuse a model that asks for code of its own to be run, unless the catalogue says it does without."""
-    for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and "auto_map" in content and not entry.own_class:
-            raise CatalogError(f"{entry.id}: {path.name} asks for remote code (auto_map), which is never run")
-    if not (folder / "config.json").is_file():
-        raise CatalogError(f"{entry.id}: there is no config.json")
+def _check(entry: CatalogEntry, folder: Path) -> None:
+    try:
+        vetting.check(folder, own_class=entry.own_class)
+    except vetting.Unacceptable as error:
+        raise CatalogError(f"{entry.id}: {error}") from None
 
 
 def _hash_folder(entry: CatalogEntry, folder: Path) -> dict[str, LockedFile]:
-    _check_config(entry, folder)
+    _check(entry, folder)
     return {path.name: _hash(path) for path in sorted(folder.iterdir()) if path.name.endswith(WANTED_SUFFIXES)}
 
 
 def _hash(path: Path) -> LockedFile:
-    with path.open("rb") as source:
-        digest = hashlib.file_digest(source, "sha256").hexdigest()
-    return LockedFile(size=path.stat().st_size, sha256=digest)
+    return LockedFile(size=path.stat().st_size, sha256=sha256_of(path))
 
 
 def _write_lock(path: Path, name: str, locked: LockedModel) -> None:

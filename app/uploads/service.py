@@ -153,14 +153,14 @@ def cancel(session: Session, project_id: str, upload_id: str) -> Upload:
     return upload
 
 
-def sweep_expired(session: Session) -> int:
-    """End uploads whose time is over; how many."""
+def sweep_expired(session: Session) -> list[tuple[str, str]]:
+    """End uploads whose time is over; their ids and projects."""
     late = sa.select(Upload).where(Upload.ended_at.is_(None), Upload.expires_at <= sa.func.now())
     idle = sa.or_(Upload.status == states.PENDING, _lapsed())
     uploads = session.scalars(late.where(idle).limit(BATCH).with_for_update(skip_locked=True)).all()
     for upload in uploads:
         _end(session, upload, states.EXPIRED)
-    return len(uploads)
+    return [(upload.id, upload.project_id) for upload in uploads]
 
 
 def sweep_ended(session: Session) -> int:

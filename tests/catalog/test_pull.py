@@ -130,6 +130,64 @@ def test_a_config_with_remote_code_is_taken_where_the_catalogue_does_without(tmp
     assert "modeling.py" not in hub.fetched
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b'{"text_config": {"auto_map": {"AutoModel": "m.M"}}}', "auto_map"),
+        ("tokenizer_config.json", b'{"x": [{"auto_map": {"AutoTokenizer": ["m.M", null]}}]}', "auto_map"),
+        ("config.json", b'{"_attn_implementation": "someone/kernel"}', "kernel from elsewhere"),
+        ("config.json", b'{"vision_config": {"attn_implementation": "someone/kernel@v1"}}', "kernel from elsewhere"),
+        ("tokenizer_config.json", b'{"chat_template": "' + b"x" * 70_000 + b'"}', "chat template"),
+        ("chat_template.jinja", b"x" * 70_000, "larger than 65536 bytes"),
+        ("config.json", b"{", "not JSON"),
+        ("generation_config.json", b'{"a":' * 100_000, "not JSON"),
+    ],
+)
+def test_what_a_model_may_not_ask_for(name: str, content: bytes, message: str, tmp_path: Path, hub: FakeHub) -> None:
+    hub.files[name] = hub.sent[name] = content
+    with pytest.raises(CatalogError, match=message):
+        pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    assert not entry(tmp_path).available(tmp_path / "models")
+
+
+def test_a_huge_configuration_is_not_even_read(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.models.vetting.MAX_JSON_BYTES", 1000)
+    hub.files["tokenizer.json"] = hub.sent["tokenizer.json"] = b"{" + b" " * 1000 + b"}"
+    with pytest.raises(CatalogError, match=r"tokenizer\.json is larger"):
+        pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+
+
+def test_names_that_lead_out_of_the_folder_are_left_alone(tmp_path: Path, hub: FakeHub) -> None:
+    hub.files |= {"../evil.json": b"{}", "/etc/evil.json": b"{}", "a/../../../evil.txt": b""}
+    pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    assert not any("evil" in name for name in hub.fetched)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_base_is_used_only_as_it_was_pulled(name: str, tmp_path: Path, hub: FakeHub) -> None:
+    pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    pulled, folder = entry(tmp_path), tmp_path / "models" / "small" / COMMIT
+    pulled.verify(tmp_path / "models")
+    original = (folder / name).read_bytes()
+    (folder / name).write_bytes(original[::-1])
+    with pytest.raises(CatalogError, match=f"{name} is not the file"):
+        pulled.verify(tmp_path / "models")
+    (folder / name).unlink()
+    with pytest.raises(CatalogError, match=f"{name} is not the file"):
+        pulled.verify(tmp_path / "models")
+
+
+def test_weights_are_compared_by_size(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hash of a hundred gigabytes at every start would take minutes; another pull makes it."""
+    pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+    monkeypatch.setattr(catalog, "SMALL_FILE", 5)
+    weights = tmp_path / "models" / "small" / COMMIT / "model.safetensors"
+    weights.write_bytes(b"weightZ")
+    entry(tmp_path).verify(tmp_path / "models")
+    with pytest.raises(CatalogError, match="does not have the hash"):
+        pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+
+
 def test_a_local_folder_is_hashed_and_locked(tmp_path: Path, hub: FakeHub) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "config.json").write_bytes(b"{}")

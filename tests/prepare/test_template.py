@@ -178,6 +178,22 @@ def test_a_template_without_the_assistants_words_is_refused(template: Callable[.
         template("chatml", text)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{% for a in range(10**9) %}x{% endfor %}", "Range too big"),
+        ("{{ messages.append(1) }}", "unsafe|append"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+        ("{% for m in messages %}{{ m.content }", "unexpected|line"),
+        ("{{ cycler.__init__.__globals__ }}", "unsafe"),
+        ("{{ messages[0]['content'] }}{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}", "more than"),
+    ],
+)
+def test_what_a_template_is_not_allowed(text: str, message: str, template: Callable[..., Template]) -> None:
+    with pytest.raises(TemplateRefused, match=message):
+        template("chatml", text)
+
+
 def test_a_template_cannot_reach_out_of_its_sandbox(template: Callable[..., Template]) -> None:
     with pytest.raises(TemplateRefused):
         template("chatml", "{{ ''.__class__.__mro__[1].__subclasses__() }}")

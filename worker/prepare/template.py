@@ -17,6 +17,7 @@ from jinja2.exceptions import TemplateError
 from worker.prepare.tokenizer import LoadedTokenizer
 
 DATE_STRING = "26 Jul 2024"  # what templates that print a date would say without one; fixed, so that bytes repeat
+MAX_RENDERED_CHARS = 32 * 1024 * 1024
 CANARY = "quartz"  # a word no template writes by itself
 
 Message = dict[str, Any]
@@ -70,11 +71,14 @@ class Template:
     def render(self, messages: list[Message], tools: list[Any] | None, *, prompt: bool) -> str:
         """The text of a conversation. Raises RenderError where the template refuses it."""
         try:
-            return self._tokenizer.tokenizer.apply_chat_template(
+            text = self._tokenizer.tokenizer.apply_chat_template(
                 messages, tools=tools, add_generation_prompt=prompt, tokenize=False, date_string=DATE_STRING
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except (TemplateError, TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
             raise RenderError(f"the model's chat template refuses it: {str(error)[:200]}") from None
+        if len(text) > MAX_RENDERED_CHARS:
+            raise RenderError(f"the model's chat template makes more than {MAX_RENDERED_CHARS} characters of it")
+        return text
 
     def _turn(self, messages: list[Message], index: int, tools: list[Any] | None) -> Turn:
         prompt = self.render(messages[:index], tools, prompt=True)
