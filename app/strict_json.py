@@ -21,6 +21,10 @@ class StrictJsonError(ValueError):
     """The bytes are not acceptable JSON; the message says why."""
 
 
+class RepeatedKey(StrictJsonError):
+    """An object has a key twice."""
+
+
 def parse(data: bytes) -> Any:
     """The value that `data` holds. Raises StrictJsonError and nothing else."""
     if data.startswith(b"\xef\xbb\xbf"):
@@ -57,7 +61,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         seen: set[str] = set()
         repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise StrictJsonError(f"has the key {repeated[:64]!r} twice")
+        raise RepeatedKey(f"has the key {repeated[:64]!r} twice")
     return members
 
 

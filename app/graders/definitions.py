@@ -269,6 +269,6 @@ def placed(grader: Any) -> Iterator[tuple[str, Member]]:
             yield f"grader.graders.{key}", member
     elif isinstance(grader.graders, list):
         for index, member in enumerate(grader.graders):
-            yield f"grader.graders.{index}", member
+            yield f"grader.graders.[{index}]", member
     else:
         yield "grader.graders", grader.graders

@@ -98,7 +98,7 @@ def _templates(grader: Member) -> Iterator[tuple[str, str]]:
         return
     if isinstance(grader, ScoreModelGrader | LabelModelGrader):
         for index, message in enumerate(grader.input):
-            yield from ((f"input.{index}.content", template) for template in _texts(message))
+            yield from ((f"input.[{index}].content", template) for template in _texts(message))
         return
     yield "input", grader.input
     yield "reference", grader.reference

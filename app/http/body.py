@@ -21,6 +21,14 @@ Model = TypeVar("Model", bound=BaseModel)
 class InvalidBody(BadRequest):
     """The body is not a valid JSON object."""
 
+    code = "invalid_json"
+
+
+class DuplicateKey(BadRequest):
+    """An object in the body has a key twice."""
+
+    code = "duplicate_key"
+
 
 class MissingParameter(BadRequest):
     """A required parameter is missing."""
@@ -60,6 +68,8 @@ def json_body(model: type[Model], *, optional: bool = False) -> Callable[[Reques
             raise InvalidContentType("The body must be sent as application/json, in UTF-8.")
         try:
             value = strict_json.parse(data)
+        except strict_json.RepeatedKey as error:
+            raise DuplicateKey(f"The body {error}.") from None
         except strict_json.StrictJsonError as error:
             raise InvalidBody(f"The body {error}.") from None
         if not isinstance(value, dict):

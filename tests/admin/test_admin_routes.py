@@ -196,7 +196,9 @@ def test_bad_bodies(admin: httpx.Client, new_project: NewProject, path: str, bod
 
 def test_a_number_beyond_a_bigint_is_no_crash(admin: httpx.Client, new_project: NewProject) -> None:
     body = f'{{"quota_storage_bytes": {BIG}}}'
-    reply = admin.post(f"{ORGANIZATION}/projects/{new_project()}/limits", content=body)
+    reply = admin.post(
+        f"{ORGANIZATION}/projects/{new_project()}/limits", content=body, headers={"Content-Type": "application/json"}
+    )
     assert reply.status_code == 400
     path = f"{ORGANIZATION}/projects/{new_project()}/limits"
     reply = admin.post(path, json={"quota_storage_bytes": BIG - 1, "quota_monthly_tokens": BIG - 1})

@@ -118,7 +118,12 @@ def test_canaries_stay_in(api: tuple[Running, str], environment: dict[str, str],
         assert http.get(f"/v1/files?after={QUERY}").status_code in {200, 400, 404}
         assert http.get("/v1/files", headers={"Authorization": f"Bearer {key}x"}).status_code == 401
         assert http.post("/v1/fine_tuning/jobs", json={"model": TEXT, "training_file": TEXT}).status_code == 400
-        assert http.post("/v1/fine_tuning/jobs", content=f'{{"{TEXT}": '.encode()).status_code == 400
+        assert (
+            http.post(
+                "/v1/fine_tuning/jobs", content=f'{{"{TEXT}": '.encode(), headers={"Content-Type": "application/json"}
+            ).status_code
+            == 400
+        )
         jobs = [make_job(http, rows(broken=broken)) for broken in (False, True)]
     worker = Running(environment, tmp_path / "cpu.log", "worker", "cpu")
     try:

@@ -232,33 +232,37 @@ BAD_GRADERS: dict[str, tuple[Any, str, str]] = {
     "messages empty": (SCORE | {"input": []}, "grader.input", "invalid_value"),
     "messages text": (SCORE | {"input": "x"}, "grader.input", "invalid_type"),
     "messages many": (SCORE | {"input": [{"role": "user", "content": "x"}] * 65}, "grader.input", "invalid_value"),
-    "role tool": (SCORE | {"input": [{"role": "tool", "content": "x"}]}, "grader.input.0.role", "invalid_value"),
-    "content missing": (SCORE | {"input": [{"role": "user"}]}, "grader.input.0.content", "missing_required_parameter"),
-    "content null": (asking(None), "grader.input.0.content", "invalid_type"),
-    "content number": (asking(1), "grader.input.0.content", "invalid_type"),
-    "content empty": (asking([]), "grader.input.0.content", "invalid_value"),
-    "content many": (asking(["x"] * 65), "grader.input.0.content", "invalid_value"),
-    "part of no type": (asking([{"text": "x"}]), "grader.input.0.content.0.type", "missing_required_parameter"),
-    "part unknown": (asking({"type": "input_file"}), "grader.input.0.content.type", "invalid_value"),
-    "part without text": (asking({"type": "input_text"}), "grader.input.0.content.text", "missing_required_parameter"),
-    "part template": (asking(["x", "{{ x }}"]), "grader.input.0.content", "invalid_value"),
+    "role tool": (SCORE | {"input": [{"role": "tool", "content": "x"}]}, "grader.input.[0].role", "invalid_value"),
+    "content missing": (
+        SCORE | {"input": [{"role": "user"}]}, "grader.input.[0].content", "missing_required_parameter",
+    ),
+    "content null": (asking(None), "grader.input.[0].content", "invalid_type"),
+    "content number": (asking(1), "grader.input.[0].content", "invalid_type"),
+    "content empty": (asking([]), "grader.input.[0].content", "invalid_value"),
+    "content many": (asking(["x"] * 65), "grader.input.[0].content", "invalid_value"),
+    "part of no type": (asking([{"text": "x"}]), "grader.input.[0].content.[0].type", "missing_required_parameter"),
+    "part unknown": (asking({"type": "input_file"}), "grader.input.[0].content.type", "invalid_value"),
+    "part without text": (
+        asking({"type": "input_text"}), "grader.input.[0].content.text", "missing_required_parameter",
+    ),
+    "part template": (asking(["x", "{{ x }}"]), "grader.input.[0].content", "invalid_value"),
     "image address": (
         asking({"type": "input_image", "image_url": "http://169.254.169.254/latest"}),
-        "grader.input.0.content.image_url", "invalid_value",
+        "grader.input.[0].content.image_url", "invalid_value",
     ),
     "image file": (
         asking({"type": "input_image", "image_url": "data:,", "file_id": "file-1"}),
-        "grader.input.0.content.file_id", "invalid_value",
+        "grader.input.[0].content.file_id", "invalid_value",
     ),
     "audio format": (
         asking({"type": "input_audio", "input_audio": {"data": "x", "format": "flac"}}),
-        "grader.input.0.content.input_audio.format", "invalid_value",
+        "grader.input.[0].content.input_audio.format", "invalid_value",
     ),
     "range of one": (SCORE | {"range": [1]}, "grader.range", "invalid_value"),
     "range of three": (SCORE | {"range": [1, 2, 3]}, "grader.range", "invalid_value"),
     "range falling": (SCORE | {"range": [1, 0]}, "grader.range", "invalid_value"),
     "range empty": (SCORE | {"range": [1, 1]}, "grader.range", "invalid_value"),
-    "range text": (SCORE | {"range": ["0", "1"]}, "grader.range.0", "invalid_type"),
+    "range text": (SCORE | {"range": ["0", "1"]}, "grader.range.[0]", "invalid_type"),
     "sampling unknown": (SCORE | {"sampling_params": {"n": 2}}, "grader.sampling_params.n", "unknown_parameter"),
     "tokens 0": (
         SCORE | {"sampling_params": {"max_completions_tokens": 0}},
@@ -299,7 +303,7 @@ BAD_GRADERS: dict[str, tuple[Any, str, str]] = {
         MULTI | {"graders": {"a": CHECK | {"input": 1}}}, "grader.graders.a.input", "invalid_type",
     ),
     "member bad in a list": (
-        MULTI | {"graders": [CHECK, SIMILAR | {"input": 1}]}, "grader.graders.1.input", "invalid_type",
+        MULTI | {"graders": [CHECK, SIMILAR | {"input": 1}]}, "grader.graders.[1].input", "invalid_type",
     ),
     "member null": (MULTI | {"graders": {"a": None}}, "grader.graders.a", "invalid_type"),
     "member of a model not allowed": (
@@ -358,7 +362,9 @@ BAD_BODIES: dict[str, tuple[bytes, str | None]] = {
 @pytest.mark.parametrize("case", BAD_BODIES)
 def test_bodies_that_are_refused(live: Live, case: str) -> None:
     data, param = BAD_BODIES[case]
-    reply = live.http.post("/v1/fine_tuning/alpha/graders/run", content=data)
+    reply = live.http.post(
+        "/v1/fine_tuning/alpha/graders/run", content=data, headers={"Content-Type": "application/json"}
+    )
     assert reply.status_code == 400, reply.text
     assert reply.json()["error"]["param"] == param
 
@@ -377,7 +383,7 @@ def test_an_item_may_be_left_out_or_null(live: Live) -> None:
         (PYTHON, "grader.type", "switched off"),
         (MULTI | {"graders": {"a": PYTHON}, "calculate_output": "a"}, "grader.graders.a.type", "switched off"),
         (SCORE, "grader.type", "No grader model is configured"),
-        (MULTI | {"graders": [LABEL], "calculate_output": "label"}, "grader.graders.0.type", "No grader model"),
+        (MULTI | {"graders": [LABEL], "calculate_output": "label"}, "grader.graders.[0].type", "No grader model"),
     ],
 )
 def test_what_an_operator_has_to_turn_on(

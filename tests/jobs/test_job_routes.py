@@ -159,7 +159,7 @@ def test_bad_bodies(changes: dict[str, Any], param: str, code: str, live: Any) -
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"null", b'{"model": NaN}', b"\xff", b'{"model": "\\u0000"}'])
 def test_bodies_that_are_no_object(content: bytes, live: Any) -> None:
-    reply = live.http.post("/v1/fine_tuning/jobs", content=content)
+    reply = live.http.post("/v1/fine_tuning/jobs", content=content, headers={"Content-Type": "application/json"})
     assert reply.status_code == 400
     error(reply)
 
