@@ -66,12 +66,17 @@ def upload(client: "OpenAI", path: Path) -> str:
 
 
 def watch(client: "OpenAI", job_id: str) -> "FineTuningJob":
-    """Show a job's progress on stderr until it ends."""
+    """Show a job's progress on stderr until it ends. Whoever interrupts this is told that the job goes on."""
     from rich.console import Console
 
     from app.cli.progress import follow
 
-    return follow(client, job_id, console=Console(stderr=True))
+    try:
+        return follow(client, job_id, console=Console(stderr=True))
+    except KeyboardInterrupt:
+        commands = f"`tunesmith jobs watch {job_id}` shows it again, `tunesmith jobs cancel {job_id}` ends it"
+        typer.echo(f"tunesmith: {job_id} goes on: {commands}", err=True)
+        raise
 
 
 def finish(job: "FineTuningJob", *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """`tunesmith jobs`: look at fine-tuning jobs, follow them, cancel, pause and resume them."""
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,7 @@ def show(job_id: JobId, json: AsJson = False) -> None:
     rows += [("training file", job.training_file), ("validation file", job.validation_file or "-")]
     rows += [("created", when(job.created_at)), ("finished", when(job.finished_at))]
     rows += [("trained tokens", str(job.trained_tokens or "-")), ("seed", str(job.seed))]
+    rows += [("hyperparameters", _listed(job.hyperparameters.to_dict())), ("metadata", _listed(job.metadata or {}))]
     rows += [("result files", ", ".join(job.result_files) or "-")]
     if job.error and job.error.message:
         rows.append(("error", f"{job.error.code}: {job.error.message}"))
@@ -68,6 +70,10 @@ def pause(job_id: JobId, json: AsJson = False) -> None:
 def resume(job_id: JobId, json: AsJson = False) -> None:
     """Resume a paused job."""
     _tell(connect().fine_tuning.jobs.resume(job_id), as_json=json)
+
+
+def _listed(pairs: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in pairs.items()) or "-"
 
 
 def _tell(job: "FineTuningJob", *, as_json: bool) -> None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+PLAIN_SECONDS = 10.0  # between two steps that are told where no bar can be shown
+
+
 @dataclass
 class Pace:
     """Steps a second since the first step seen; the clock is passed in."""
@@ -50,17 +53,24 @@ def follow(client: "OpenAI", job_id: str, *, console: "Console") -> "FineTuningJ
 
 def _show(client: "OpenAI", job_id: str, progress: "Progress") -> "FineTuningJob":
     bar = progress.add_task("…", total=None, loss="-", speed="-", eta="-")
-    pace = Pace()
+    pace, told = Pace(), -PLAIN_SECONDS
     for event in events.follow(client, job_id):
         if event.type == "metrics":
             _advance(progress, bar, pace, event)
+            if not progress.console.is_terminal and pace.seen - told >= PLAIN_SECONDS:
+                told = pace.seen
+                _say(progress, event)
             continue
-        progress.console.print(f"{event.level:<5} {event.message}", markup=False, highlight=False, soft_wrap=True)
+        _say(progress, event)
         # A message often tells of a new status.
         progress.update(bar, description=client.fine_tuning.jobs.retrieve(job_id).status)
     job = client.fine_tuning.jobs.retrieve(job_id)
     progress.update(bar, description=job.status, eta="0 s")
     return job
+
+
+def _say(progress: "Progress", event: "FineTuningJobEvent") -> None:
+    progress.console.print(f"{event.level:<5} {event.message}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _advance(progress: "Progress", bar: Any, pace: Pace, event: "FineTuningJobEvent") -> None:

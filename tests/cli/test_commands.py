@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import errors
+from app.cli import errors, events
 from app.cli.main import app
 
 Reply = tuple[int, Any]
@@ -183,6 +183,34 @@ def test_watch_follows_a_stream_and_goes_on_where_it_broke_off(server: CannedSer
     }
     asked = watched(server)
     assert [key for key, _ in asked].count("GET /fine_tuning/jobs/ftjob-1/events") == 3
+
+
+def test_watch_tells_of_steps_now_and_then_where_no_bar_can_be_shown(server: CannedServer) -> None:
+    steps = [event(n, f"Step {n}/3: training loss=0.5", METRICS | {"step": n}) for n in (1, 2, 3)]
+    server.replies = {
+        "GET /fine_tuning/jobs/ftjob-1": [(200, job())],
+        "GET /fine_tuning/jobs/ftjob-1/events": [
+            (200, [*map(json.dumps, steps), "[DONE]"]),
+            (200, page(*steps[::-1])),
+        ],
+    }
+    status, _, err = run("jobs", "watch", "ftjob-1")
+    assert status == 0
+    assert re.findall(r"Step \d/3", err) == ["Step 1/3"]
+
+
+def test_whoever_interrupts_watching_is_told_that_the_job_goes_on(
+    server: CannedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(events, "follow", interrupted)
+    status, out, err = run("jobs", "watch", "ftjob-1")
+    assert (status, out) == (130, "")
+    assert "ftjob-1 goes on" in err
+    assert "tunesmith jobs cancel ftjob-1" in err
 
 
 @pytest.mark.parametrize("ended", ["failed", "cancelled"])
