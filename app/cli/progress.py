@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+PATIENCE = 40  # retries of a request; with the client's pauses five minutes, enough for a server to come back
 PLAIN_SECONDS = 10.0  # between two steps that are told where no bar can be shown
 
 
@@ -38,7 +39,10 @@ class Pace:
 
 
 def follow(client: "OpenAI", job_id: str, *, console: "Console") -> "FineTuningJob":
-    """Show a job's events and progress until it ends; returns the finished job."""
+    """Show a job's events and progress until it ends; returns the finished job.
+
+    A server that is there at first may go away for minutes. One that is not is an error at once.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
@@ -47,8 +51,9 @@ def follow(client: "OpenAI", job_id: str, *, console: "Console") -> "FineTuningJ
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}  {task.fields[speed]}  ETA {task.fields[eta]}"),
     )
+    client.fine_tuning.jobs.retrieve(job_id)
     with Progress(*columns, console=console, transient=False) as progress:
-        return _show(client, job_id, progress)
+        return _show(client.with_options(max_retries=PATIENCE), job_id, progress)
 
 
 def _show(client: "OpenAI", job_id: str, progress: "Progress") -> "FineTuningJob":

@@ -161,7 +161,7 @@ def watched(server: CannedServer) -> list[tuple[str, bytes]]:
 
 def test_watch_polls_a_server_that_does_not_stream(server: CannedServer) -> None:
     server.replies = {
-        "GET /fine_tuning/jobs/ftjob-1": [(200, job("running")), (200, job("running")), (200, job())],
+        "GET /fine_tuning/jobs/ftjob-1": [(200, job("running"))] * 3 + [(200, job())],
         "GET /fine_tuning/jobs/ftjob-1/events": [
             (200, page(event(1, "Created fine-tuning job"))),
             (200, page(event(1, "Created fine-tuning job"))),
@@ -174,15 +174,16 @@ def test_watch_polls_a_server_that_does_not_stream(server: CannedServer) -> None
 def test_watch_follows_a_stream_and_goes_on_where_it_broke_off(server: CannedServer) -> None:
     first, second, third = event(1, "Created"), event(2, "Step 3/3", METRICS), event(3, "The job has completed")
     server.replies = {
-        "GET /fine_tuning/jobs/ftjob-1": [(200, job("running"))] * 3 + [(200, job())],
+        "GET /fine_tuning/jobs/ftjob-1": [(200, job("running"))] * 4 + [(200, job())],
         "GET /fine_tuning/jobs/ftjob-1/events": [
+            (503, envelope("not now", None)),
             (200, [json.dumps(first), json.dumps(second)]),
             (200, [json.dumps(third), "[DONE]"]),
             (200, page(third, second, first)),
         ],
     }
     asked = watched(server)
-    assert [key for key, _ in asked].count("GET /fine_tuning/jobs/ftjob-1/events") == 3
+    assert [key for key, _ in asked].count("GET /fine_tuning/jobs/ftjob-1/events") == 4
 
 
 def test_watch_tells_of_steps_now_and_then_where_no_bar_can_be_shown(server: CannedServer) -> None:
@@ -206,6 +207,7 @@ def test_whoever_interrupts_watching_is_told_that_the_job_goes_on(
         raise KeyboardInterrupt
         yield
 
+    server.replies = {"GET /fine_tuning/jobs/ftjob-1": [(200, job("running"))]}
     monkeypatch.setattr(events, "follow", interrupted)
     status, out, err = run("jobs", "watch", "ftjob-1")
     assert (status, out) == (130, "")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import BUCKET, ROOT, Journey, Up
+from tests.e2e.stack import BUCKET, ROOT, Journey, Project, Up
 
 TICKETS = ROOT / "examples" / "support-tickets"
 CLIENTS = ROOT / ".e2e-clients"
@@ -17,6 +17,12 @@ def folder_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     up = Up(tmp_path_factory.mktemp("folder") / "data").start()
     yield up
     assert up.stop() == 0, up.errors
+
+
+@pytest.fixture(scope="session")
+def second_project(folder_stack: Up) -> Project:
+    """Another project of the organisation of `folder_stack`, made by an administrator."""
+    return folder_stack.new_project("second")
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 ROOT = Path(__file__).parent.parent.parent
 BUCKET = "tunesmith-e2e"
 READY_SECONDS = 180  # two cores, and other tests beside this one
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project beside the default one, with a key of its own, and a key of the organisation's administrator."""
+
+    id: str
+    api_key: str
+    admin_key: str
 
 
 class Up:
@@ -81,6 +93,19 @@ class Up:
     def client_environment(self) -> dict[str, str]:
         """What a user's commands and the openai client read."""
         return clean_environment() | {"OPENAI_BASE_URL": self.base_url, "OPENAI_API_KEY": self.api_key}
+
+    def new_project(self, name: str) -> Project:
+        """Let an administrator make a project and a key for it."""
+        made = subprocess.run(
+            command("keys", "create", "--data-dir", str(self.data_dir), "--scope", "admin"),
+            env=clean_environment(), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        admin_key = made.stdout.strip()
+        headers = {"Authorization": f"Bearer {admin_key}"}
+        with httpx.Client(base_url=f"{self.base_url}/organization/", headers=headers, timeout=60) as admin:
+            project = admin.post("projects", json={"name": name}).json()["id"]
+            key = admin.post(f"projects/{project}/api_keys", json={"name": name}).json()["value"]
+        return Project(project, key, admin_key)
 
     def descendants(self) -> dict[int, str]:
         """The processes below it: process id → command line."""

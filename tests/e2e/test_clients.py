@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.e2e.stack import ROOT, Up, clean_environment, command
+from tests.e2e.stack import ROOT, Project, Up, command
 
 pytestmark = pytest.mark.xdist_group("e2e-folder")
 
@@ -40,19 +39,10 @@ print(json.dumps([name for name in commands(_build_parser()) if "." in name]))
 
 
 @pytest.fixture(scope="module")
-def environment(folder_stack: Up) -> dict[str, str]:
+def environment(folder_stack: Up, second_project: Project) -> dict[str, str]:
     """What the scenarios read: the server, a key, and a second project of the same organisation with one."""
-    made = subprocess.run(
-        command("keys", "create", "--data-dir", str(folder_stack.data_dir), "--scope", "admin"),
-        env=clean_environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    admin_key = made.stdout.strip()
-    headers = {"Authorization": f"Bearer {admin_key}"}
-    with httpx.Client(base_url=f"{folder_stack.base_url}/organization/", headers=headers) as admin:
-        project = admin.post("projects", json={"name": "second"}).json()["id"]
-        key = admin.post(f"projects/{project}/api_keys", json={"name": "second"}).json()["value"]
-    second = {"OTHER_API_KEY": key, "OTHER_PROJECT_ID": project}
-    return folder_stack.client_environment | second | {"OPENAI_ADMIN_KEY": admin_key}
+    second = {"OTHER_API_KEY": second_project.api_key, "OTHER_PROJECT_ID": second_project.id}
+    return folder_stack.client_environment | second | {"OPENAI_ADMIN_KEY": second_project.admin_key}
 
 
 def answered(line: list[str], environment: Mapping[str, str], up: Up, folder: Path = ROOT) -> dict[str, Any]:

@@ -123,6 +123,34 @@ def test_commands_for_users(up: Up, tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_watch_outlives_the_server(up: Up, tickets: Path) -> None:
+    """The API dies while a job is watched: the stream goes on after the last event that was seen."""
+    with OpenAI(base_url=up.base_url, api_key=up.api_key, max_retries=20) as client:
+        with (tickets / "train.jsonl").open("rb") as source:
+            file = client.files.create(file=source, purpose="fine-tune").id
+        many = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 50, "batch_size": 1}}}
+        job = client.fine_tuning.jobs.create(model="tiny-chat", training_file=file, method=many)  # type: ignore[arg-type]
+        watch = subprocess.Popen(
+            command("jobs", "watch", job.id), env=up.client_environment, stderr=subprocess.PIPE, text=True
+        )
+        with watch:
+            assert watch.stderr is not None
+            told = []
+            for line in watch.stderr:
+                told.append(line)
+                if "Fine-tuning job started" in line:
+                    os.kill(child(up, "api"), signal.SIGKILL)
+                    break
+            until(lambda: health(up) == 200)
+            client.fine_tuning.jobs.cancel(job.id)
+            told += watch.stderr
+        assert watch.returncode == 1
+        messages = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if event.type == "message"]
+    shown = [line[6:].strip() for line in told if line.startswith(("info  ", "warn  ")) and "Step " not in line]
+    assert shown == messages[::-1]
+    assert shown[-1] == "The job was cancelled on the user's request"
+
+
 @pytest.mark.parametrize("name", CHILDREN)
 def test_a_killed_child_comes_back(up: Up, name: str) -> None:
     before = child(up, name)

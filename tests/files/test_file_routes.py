@@ -14,6 +14,8 @@ import openai
 import pytest
 from live_server import Live
 
+from app import db
+from app.files import service as files
 from app.http.protocol import Protocol
 
 LINE = b'{"prompt": "a", "completion": "b"}\n'
@@ -272,6 +274,23 @@ def test_what_may_not_be_downloaded_says_so(live: Live) -> None:
     reply = live.http.get(f"/v1/files/{made}/content")
     assert reply.status_code == 400
     assert "assistants" in reply.json()["error"]["message"]
+
+
+def test_results_are_plain_or_as_the_operator_wants_them_base64(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"step,train_loss\n1,0.5\n"
+    key = f"projects/{live.caller.project_id}/jobs/ftjob-x/1/step_metrics.csv"
+    with live.store.writing(key) as target:
+        target.write(data)
+    with db.transaction() as session:
+        project_id = live.caller.project_id
+        made = files.record_result(session, project_id=project_id, object_key=key, size=len(data), sha256="0" * 64)
+    assert made.filename == "step_metrics.csv"
+    path = f"/v1/files/{made.id}/content"
+    assert live.http.get(path).content == data
+    monkeypatch.setattr(live.app.state.settings, "results_base64", True)
+    assert base64.b64decode(live.http.get(path).content, validate=True) == data
+    mine = upload(live.http).json()["id"]
+    assert live.http.get(f"/v1/files/{mine}/content").content == LINE
 
 
 def test_base64_of_any_chunks_is_one_base64() -> None:
