@@ -194,6 +194,10 @@ def _workers(settings: Settings) -> Findings:
         draining = ", draining" if worker.draining else ""
         message = f"{worker.kind} worker at {worker.host}{device}: {worker.free_slots} of {worker.slots} slots free"
         yield Finding("workers", "ok", message + base + draining)
+    others = {str(worker.version) for worker in living} - {workers.VERSION}
+    if others:
+        message = f"workers of version {', '.join(sorted(others))} beside this program's {workers.VERSION}"
+        yield Finding("workers", "warn", message, "fine during an upgrade; restart them to end it")
 
 
 def _objects(settings: Settings) -> Findings:

@@ -65,6 +65,7 @@ class Job(Base):
     integrations: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB)
     deterministic: Mapped[bool] = mapped_column(server_default=sa.false())
     priority: Mapped[int] = mapped_column(sa.SmallInteger, server_default="0")
+    trace: Mapped[str | None]  # the W3C traceparent of the request that made it, if traces are on
 
     # Who holds it.
     fence: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")  # one more at each claim

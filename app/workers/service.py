@@ -1,6 +1,7 @@
 """Workers say that they live; others look who does."""
 
 from dataclasses import dataclass
+from importlib import metadata
 
 import sqlalchemy as sa
 
@@ -8,6 +9,7 @@ from app.db import Session
 from app.workers.tables import Worker
 
 CPU, GPU = "cpu", "gpu"
+VERSION = metadata.version("tunesmith")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,17 @@ class Condition:
 
 def register(session: Session, worker_id: str, *, kind: str, host: str, device_group: str | None, slots: int) -> None:
     """Add a worker that has just started."""
-    session.add(Worker(id=worker_id, kind=kind, host=host, device_group=device_group, slots=slots, free_slots=slots))
+    session.add(
+        Worker(
+            id=worker_id,
+            kind=kind,
+            host=host,
+            version=VERSION,
+            device_group=device_group,
+            slots=slots,
+            free_slots=slots,
+        )
+    )
 
 
 def beat(session: Session, worker_id: str, condition: Condition) -> bool:

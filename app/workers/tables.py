@@ -14,6 +14,7 @@ class Worker(Base):
     id: Mapped[str] = mapped_column(primary_key=True)  # wkr_…, new at each start
     kind: Mapped[str]  # cpu, gpu
     host: Mapped[str]
+    version: Mapped[str | None]  # of its program; None for one from before there was this column
     device_group: Mapped[str | None]  # cpu, cuda:0 …
     memory_bytes: Mapped[int | None] = mapped_column(sa.BigInteger)
     base_key: Mapped[str | None]  # the resident base
