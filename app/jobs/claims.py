@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from app.db import Session
 from app.events import service as events
-from app.jobs import states
+from app.jobs import hyperparameters, states
 from app.jobs.tables import Job
 
 BASE_WAIT_SECONDS = 120.0  # another base's job may ask for a switch after so long …
@@ -169,15 +169,20 @@ _CLAIM = """
     FROM chosen WHERE jobs.id = chosen.id {company}
     RETURNING jobs.id
 """
+# A newer API may have let in what this version's workers would have to ignore: that waits for a newer worker.
+_UNDERSTOOD = "AND method = ANY(:methods) AND request - CAST(:settings AS text[]) = '{}'"
 _CLAIM_VALIDATING = sa.text(
     _CLAIM.format(
-        queue="status = 'validating_files' AND lease_until IS NULL", fitting="", within_quota="true", company=""
+        queue="status = 'validating_files' AND lease_until IS NULL",
+        fitting=_UNDERSTOOD,
+        within_quota="true",
+        company="",
     )
 )
 _CLAIM_QUEUED = sa.text(
     _CLAIM.format(
         queue="status = 'queued' AND base_key = :base_key",
-        fitting="AND (NOT suspect OR :alone)",
+        fitting=f"AND (NOT suspect OR :alone) {_UNDERSTOOD}",
         within_quota=_WITHIN_QUOTA,
         company="AND (CAST(:company AS text) IS NULL OR jobs.project_id = :company)",
     )
@@ -226,7 +231,8 @@ def _claim(
     session: Session, statement: sa.TextClause, status: str, worker_id: str, lease: float, more: dict[str, Any]
 ) -> Job | None:
     decay = math.log(2) / SERVED_HALF_LIFE_SECONDS
-    parameters = {"status": status, "worker": worker_id, "lease": lease, "decay": decay, **more}
+    understood = {"methods": list(hyperparameters.METHODS), "settings": list(hyperparameters.KNOWN)}
+    parameters = {"status": status, "worker": worker_id, "lease": lease, "decay": decay, **understood, **more}
     job_id = session.scalar(statement, parameters)
     return session.get(Job, job_id, populate_existing=True) if job_id is not None else None
 

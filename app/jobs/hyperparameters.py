@@ -86,6 +86,10 @@ class Hyperparameters(OpenAIHyperparameters):
     deterministic: bool | None = None
 
 
+METHODS = ("supervised",)  # those that this version's workers carry out
+KNOWN = tuple(Hyperparameters.model_fields)  # the settings that this version's workers heed
+
+
 class DpoHyperparameters(Hyperparameters):
     """As supervised, and the strength of the pull towards the reference."""
 
