@@ -1,6 +1,7 @@
 """`/v1/files`: upload, list, retrieve, delete, download."""
 
 import base64
+import math
 from collections.abc import Iterable, Iterator
 from typing import Annotated
 from urllib.parse import quote
@@ -97,9 +98,10 @@ def content(file_id: str, caller: Reader, store: CurrentStore, settings: Current
     if row.purpose not in DOWNLOADABLE:
         raise NotDownloadable(f"Files of purpose '{row.purpose}' cannot be downloaded.")
     chunks: Iterable[bytes] = store.read(row.object_key)
+    size = row.bytes
     if row.purpose == service.RESULTS and settings.results_base64:
-        chunks = _base64(chunks)
-    return openapi.Bytes(chunks, headers=_download_headers(row))
+        chunks, size = _base64(chunks), 4 * math.ceil(size / 3)
+    return openapi.Bytes(chunks, headers=_download_headers(row) | {"Content-Length": str(size)})
 
 
 def _check_room(request: Request, project_id: str, settings: Settings) -> None:

@@ -286,9 +286,12 @@ def test_results_are_plain_or_as_the_operator_wants_them_base64(live: Live, monk
         made = files.record_result(session, project_id=project_id, object_key=key, size=len(data), sha256="0" * 64)
     assert made.filename == "step_metrics.csv"
     path = f"/v1/files/{made.id}/content"
-    assert live.http.get(path).content == data
+    plain = live.http.get(path)
+    assert (plain.content, plain.headers["content-length"]) == (data, str(len(data)))
     monkeypatch.setattr(live.app.state.settings, "results_base64", True)
-    assert base64.b64decode(live.http.get(path).content, validate=True) == data
+    encoded = live.http.get(path)
+    assert base64.b64decode(encoded.content, validate=True) == data
+    assert encoded.headers["content-length"] == str(len(encoded.content))
     mine = upload(live.http).json()["id"]
     assert live.http.get(f"/v1/files/{mine}/content").content == LINE
 
