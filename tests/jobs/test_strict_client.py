@@ -102,3 +102,31 @@ def test_models_are_listed(client: openai.OpenAI, live: Any) -> None:
     names = [model.id for model in client.models.list()]
     assert {"tiny-chat", name} <= set(names)
     assert "not-here" not in names
+
+
+def multi(client: openai.OpenAI, _: Any) -> object:
+    check = {"type": "string_check", "name": "a", "input": "x", "reference": "x", "operation": "eq"}
+    grader: Any = {"type": "multi", "name": "m", "graders": {"a": check}, "calculate_output": "a"}
+    return client.fine_tuning.alpha.graders.validate(grader=grader)
+
+
+def paused(client: openai.OpenAI, live: Any) -> object:
+    job = client.fine_tuning.jobs.create(model="tiny-chat", training_file=live.training_file)
+    live.move(job.id, "paused")
+    return client.fine_tuning.jobs.retrieve(job.id)
+
+
+def evals(client: openai.OpenAI, _: Any) -> object:
+    return client.files.create(file=b"{}\n", purpose="evals")
+
+
+@pytest.mark.parametrize("call", [multi, paused, evals])
+def test_what_strict_parsing_refuses_is_served_and_read_by_the_clients_default(
+    call: Any, client: openai.OpenAI, live: Any
+) -> None:
+    """The whole list of docs/compatibility.md: what OpenAI documents and its client's types do not know."""
+    with pytest.raises(openai.APIResponseValidationError) as refused:
+        call(client, live)
+    assert refused.value.status_code == 200
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key=live.key) as loose:
+        assert call(loose, live)
