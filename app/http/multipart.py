@@ -1,13 +1,14 @@
 """A multipart form as it arrives: small fields are collected, the bytes of its one file are handed on.
 
-At most a couple of megabytes are in memory. Only the parts that a route names are accepted, each once.
+A few megabytes are in memory at most. Only the parts that a route names are accepted, each once.
 """
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, Self
 
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
@@ -86,7 +87,7 @@ async def receive(request: Request, form: Form, target: Target, *, meanwhile: Ca
     reader = _Reader(form, target)
     parser = MultipartParser(_boundary(request), reader.callbacks())  # type: ignore[arg-type]
     try:
-        await _pump(request, parser, reader, partial(_hand_on, reader, target, meanwhile))
+        await _pump(request, parser, reader, partial(_hand_on, target, meanwhile))
         await run_in_threadpool(target.finish)
     except MultipartParseError as error:
         await run_in_threadpool(target.abort, error)
@@ -185,25 +186,52 @@ class _Reader:
         self.ended = True
 
 
-async def _pump(request: Request, parser: MultipartParser, reader: _Reader, hand_on: Callable[[], None]) -> None:
+async def _pump(request: Request, parser: MultipartParser, reader: _Reader, hand_on: Callable[[bytes], None]) -> None:
     received = 0
-    async for chunk in arrival.chunks(request):
-        received += len(chunk)
-        parser.write(chunk)
-        # What is not the file is bounded too: a preamble, an epilogue, fields.
-        if received - reader.file_bytes > MAX_FORM_BYTES:
-            raise TooLarge(f"The form around the file is larger than {MAX_FORM_BYTES} bytes.")
-        if reader.waiting >= BATCH_BYTES:
-            await run_in_threadpool(hand_on)
-    parser.finalize()
-    if not reader.ended:
-        raise InvalidForm("The body is not a valid multipart form: it ends early.")
-    if reader.waiting:
-        await run_in_threadpool(hand_on)
+    async with _Behind(hand_on) as behind:
+        async for chunk in arrival.chunks(request):
+            received += len(chunk)
+            parser.write(chunk)
+            # What is not the file is bounded too: a preamble, an epilogue, fields.
+            if received - reader.file_bytes > MAX_FORM_BYTES:
+                raise TooLarge(f"The form around the file is larger than {MAX_FORM_BYTES} bytes.")
+            if reader.waiting >= BATCH_BYTES:
+                await behind.take(reader.take())
+        parser.finalize()
+        if not reader.ended:
+            raise InvalidForm("The body is not a valid multipart form: it ends early.")
+        if reader.waiting:
+            await behind.take(reader.take())
 
 
-def _hand_on(reader: _Reader, target: Target, meanwhile: Callable[[], None]) -> None:
-    target.write(reader.take())
+class _Behind:
+    """A thread that writes one batch while the next arrives; it is done when the block is left."""
+
+    def __init__(self, hand_on: Callable[[bytes], None]) -> None:
+        self._hand_on = hand_on
+        self._writing: asyncio.Future[None] | None = None
+
+    async def take(self, data: bytes) -> None:
+        """Write `data` once the batch before it is written. Raises what went wrong with that one."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])  # and not the thing itself: a request that ends must not take it along
+            self._writing.result()
+        self._writing = asyncio.ensure_future(run_in_threadpool(self._hand_on, data))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writing is None:
+            return
+        await asyncio.wait([self._writing])
+        failed = self._writing.exception()
+        if failed is not None and kind is None:
+            raise failed
+
+
+def _hand_on(target: Target, meanwhile: Callable[[], None], data: bytes) -> None:
+    target.write(data)
     meanwhile()
 
 

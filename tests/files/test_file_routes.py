@@ -16,7 +16,9 @@ from live_server import Live
 
 from app import db
 from app.files import service as files
+from app.files.incoming import Incoming
 from app.http.protocol import Protocol
+from app.storage import StoreUnavailable
 
 LINE = b'{"prompt": "a", "completion": "b"}\n'
 FORM = "multipart/form-data; boundary=b"
@@ -120,6 +122,32 @@ def test_bad_uploads_are_refused_and_leave_nothing(live: Live, body: bytes, para
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "text/plain", ""])
 def test_other_content_types_are_refused(live: Live, kind: str) -> None:
     assert live.http.post("/v1/files", content=b"{}", headers={"Content-Type": kind}).status_code == 400
+
+
+@pytest.mark.usefixtures("nothing_new")
+@pytest.mark.parametrize("bad", [0, 40_000, 160_000], ids=["first", "middle", "last"])
+def test_a_bad_line_in_any_batch_leaves_nothing(live: Live, bad: int) -> None:
+    lines = [LINE] * 160_001
+    lines[bad] = b"{oops\n"
+    reply = upload(live.http, b"".join(lines))
+    assert reply.status_code == 400
+    assert f"Line {bad + 1} is not a JSON object" in reply.json()["error"]["message"]
+
+
+@pytest.mark.usefixtures("nothing_new")
+def test_a_store_that_fails_half_way_leaves_nothing(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def write(incoming: Incoming, data: bytes) -> None:
+        written.append(len(data))
+        if len(written) == 3:
+            raise StoreUnavailable("the disk is full")
+        real(incoming, data)
+
+    real = Incoming.write
+    monkeypatch.setattr(Incoming, "write", write)
+    assert upload(live.http, LINE * 200_000).status_code == 503
+    assert len(written) == 3
 
 
 def test_a_part_after_the_file_is_as_good_as_before(live: Live) -> None:
