@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_token: SecretStr | None = None  # what a scraper must present (Authorization: Bearer …)
 
+    # Traces by OpenTelemetry (extra `otel`): where spans go, as OTLP over HTTP; None: there are none.
+    traces_url: HttpUrl | None = None  # http://collector:4318/v1/traces
+    traces_ratio: float = Field(default=1.0, ge=0, le=1)  # how many of the traces that begin here are kept
+
     # Leases and clocks, in seconds.
     heartbeat_seconds: float = 5.0
     lease_seconds: float = 30.0

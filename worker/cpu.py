@@ -5,7 +5,7 @@ import sys
 
 sys.modules["torch"] = None  # type: ignore[assignment]
 
-from app import db, logs, queue  # noqa: E402
+from app import db, logs, queue, tracing  # noqa: E402
 from app.config import Settings  # noqa: E402
 from worker import celery_process, prepare_job  # noqa: E402
 
@@ -13,6 +13,7 @@ from worker import celery_process, prepare_job  # noqa: E402
 def main() -> None:
     settings = Settings()
     logs.configure(settings)
+    tracing.configure(settings, "worker-cpu")
     gc.freeze()  # what was imported stays for good; looking through it again and again takes 8 % of preparing a file
     db.configure(db.create_engine(settings.database_url, pool_size=settings.prepare_slots + 3))
     celery_process.serve(prepare_job.create_node(settings), queue.CPU, settings)

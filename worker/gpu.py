@@ -5,7 +5,7 @@ import threading
 import time
 from pathlib import Path
 
-from app import config, db, logs, metrics, queue, storage
+from app import config, db, logs, metrics, queue, storage, tracing
 from app.config import Settings
 from app.isolation import kernel
 from app.jobs import claims, failures
@@ -200,6 +200,7 @@ def _on_cpu(settings: Settings) -> bool:
 def main() -> None:
     settings = Settings()
     logs.configure(settings)
+    tracing.configure(settings, "worker-gpu")
     kernel.close_to_inspection()  # by the engine, which runs as the same user
     db.configure(db.create_engine(settings.database_url, pool_size=GPU_SLOTS + 4))
     celery_process.serve(create_node(settings), queue.GPU, settings)

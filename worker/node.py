@@ -16,7 +16,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from app import db, ids, logs, metrics
+from app import db, ids, logs, metrics, tracing
 from app.config import Settings
 from app.jobs import claims, states
 from app.jobs.tables import Job
@@ -29,6 +29,7 @@ from worker.garbage import Collector
 
 log = logging.getLogger(__name__)
 
+WORK = {workers.CPU: "prepare", workers.GPU: "train"}  # what a worker does to a job, as traces call it
 SURE = 0.8  # of a lease: so long after it was renewed a worker may believe that it has it
 
 
@@ -186,7 +187,9 @@ class Node:
         job = self._take(self)
         if job is None:
             return False
-        metrics.CLAIM_SECONDS.labels(self.kind).observe(time.perf_counter() - started)
+        took = time.perf_counter() - started
+        metrics.CLAIM_SECONDS.labels(self.kind).observe(took)
+        tracing.passed("claim", took, parent=job.trace, worker=self.id, kind=self.kind)
         if job.claimed_at is not None:
             waited = (job.claimed_at - (job.queued_at or job.created_at)).total_seconds()
             metrics.WAIT_SECONDS.labels(self.kind).observe(waited)
@@ -198,7 +201,8 @@ class Node:
         return True
 
     def _run_one(self, job: Job, held: Held, earlier: Held | None) -> None:
-        with logs.bound(job=job.id, fence=job.fence, worker=self.id):
+        whose = {"job": job.id, "fence": job.fence, "worker": self.id}
+        with logs.bound(**whose), tracing.span(WORK[self.kind], parent=job.trace, **whose):
             self._run_bound(job, held, earlier)
 
     def _run_bound(self, job: Job, held: Held, earlier: Held | None) -> None:

@@ -7,13 +7,14 @@ more: free the slot, touch nothing.
 import logging
 import queue
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app import db, metrics
+from app import db, metrics, tracing
 from app.config import Settings
 from app.jobs import failures, hyperparameters, states
 from app.jobs.tables import Job
@@ -28,6 +29,7 @@ from worker.supervisor import Engine, EngineDied, EngineRefused
 
 log = logging.getLogger(__name__)
 
+TRACE_SECONDS = 1.0
 FLUSH_SECONDS = 1.0  # metrics are stored in batches this far apart
 LOOK_SECONDS = 0.05  # how often a silent engine's job looks at its flags
 LAST = ("finished", "failed")  # the reports that end a job
@@ -119,6 +121,7 @@ class Training:
         self.progress = publishing.Progress(job)
         self._runs: list[tracking.WandbRun] = []
         self._failed = True  # until it ends in another way
+        self._trace_from = 0.0  # by the monotonic clock, when the next step is traced
         self._saved_step: int | None = None  # of the last resume state that was published
 
     def run(self) -> Trouble | None:
@@ -178,6 +181,7 @@ class Training:
         kind = report["type"]
         if kind == "step":
             self.progress.add(report)
+            self._trace(report)
             metrics.STEP_SECONDS.observe(report["seconds"])
             metrics.TRAINED_TOKENS.inc(report["tokens"])
             metrics.DEVICE_BYTES.labels("used").set(report["device_bytes"])
@@ -189,6 +193,12 @@ class Training:
             self._publish_resume(Path(report["path"]), report["step"])
         elif kind == "notice":
             self._tell("warn", report["message"])
+
+    def _trace(self, report: dict[str, Any]) -> None:
+        """A span for the step, but for one in TRACE_SECONDS at most: traces of many thousand spans serve nobody."""
+        if time.monotonic() >= self._trace_from:
+            self._trace_from = time.monotonic() + TRACE_SECONDS
+            tracing.passed("step", report["seconds"], step=report["step"], tokens=report["tokens"])
 
     def _end(self, report: dict[str, Any]) -> Trouble | None:
         """Act on the last report."""

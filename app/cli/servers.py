@@ -49,13 +49,14 @@ def api(
 
     import uvicorn
 
-    from app import exposure, logs, metrics
+    from app import exposure, logs, metrics, tracing
     from app.backlog import Backlog
     from app.http.protocol import Protocol
     from app.main import create_app
 
     settings = _settings(host=host, port=port)
     logs.configure(settings)
+    tracing.configure(settings, "api")
     application = create_app(settings)
     exposure.refuse_unsafe(settings, keys=_usable_keys())
     config = uvicorn.Config(

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import ids, logs, metrics
+from app import ids, logs, metrics, tracing
 from app.errors import AppError
 from app.http.errors import render
 
@@ -33,10 +33,16 @@ class RequestMiddleware:
             return
         state = scope.setdefault("state", {})
         state["request_id"] = ids.request_id()
-        with logs.bound(request=state["request_id"]), metrics.REQUESTS_OPEN.track_inprogress():
-            await self._answer(scope, receive, send, state)
+        with (
+            logs.bound(request=state["request_id"]),
+            metrics.REQUESTS_OPEN.track_inprogress(),
+            tracing.span("request", parent=_traceparent(scope), request=state["request_id"]) as span,
+        ):
+            await self._answer(scope, receive, send, state, span)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, state: MutableMapping[str, Any]) -> None:
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, state: MutableMapping[str, Any], span: Any
+    ) -> None:
         started = time.perf_counter()
         status = 0
 
@@ -55,7 +61,12 @@ class RequestMiddleware:
                 raise  # the reply has begun: breaking it off is all that is left
             await render(InternalError())(scope, receive, send_with_headers)
         finally:
-            _record(scope, status, time.perf_counter() - started)
+            _record(scope, status, time.perf_counter() - started, span)
+
+
+def _traceparent(scope: Scope) -> str | None:
+    """The trace that the client is in, if it says so."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
 
 
 def _headers(state: MutableMapping[str, Any], seconds: float) -> list[tuple[bytes, bytes]]:
@@ -73,11 +84,14 @@ def _headers(state: MutableMapping[str, Any], seconds: float) -> list[tuple[byte
     return [(name.encode(), value.encode()) for name, value in values.items()]
 
 
-def _record(scope: Scope, status: int, seconds: float) -> None:
-    """One line in the log, and the metrics. A route's template stands for all paths that it matches."""
+def _record(scope: Scope, status: int, seconds: float, span: Any) -> None:
+    """One line in the log, the metrics, and the span. A route's template stands for all paths that it matches."""
     route = getattr(scope.get("route"), "path", "none")
     method = scope["method"] if scope["method"] in METHODS else "other"
     metrics.REQUESTS.labels(method, route, status).inc()
     metrics.REQUEST_SECONDS.labels(method, route).observe(seconds)
+    if span is not None:
+        span.update_name(f"{method} {route}")
+        span.set_attribute("http.response.status_code", status)
     fields = {"method": scope["method"], "path": scope["path"], "status": status}
     log.info("request", extra={**fields, "ms": round(seconds * 1000, 1)})

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app import ids, pages
+from app import ids, pages, tracing
 from app.auth.service import Caller
 from app.auth.tables import Project
 from app.config import Settings
@@ -236,6 +236,7 @@ def _new_job(session: Session, project_id: str, body: JobRequest, start: models.
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         deterministic=asked.get("deterministic", False),
         priority=priority or 0,
+        trace=tracing.here(),
     )
     # A JSONB attribute that is set to None becomes JSON's null; left alone it becomes SQL's, which filters expect.
     if body.metadata is not None:
