@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import catalog, doctor, finetune, jobs, keys, models, servers
+from app.cli import backups, catalog, doctor, finetune, jobs, keys, models, servers
 from app.cli.errors import report
 
 HELP = """Fine-tune language models on your own machines, through OpenAI's fine-tuning API.
@@ -31,6 +31,8 @@ app.command("api")(servers.api)
 app.add_typer(servers.worker, name="worker")
 app.command("migrate")(servers.migrate)
 app.command("doctor")(doctor.doctor)
+app.command("backup")(backups.backup)
+app.command("restore")(backups.restore)
 app.add_typer(keys.app, name="keys")
 app.add_typer(catalog.app, name="catalog")
 app.command("finetune")(finetune.finetune)
