@@ -21,10 +21,11 @@ with open(os.open(".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as 
     print("TUNESMITH_SECRET_KEYS=" + base64.b64encode(secrets.token_bytes(32)).decode(), file=file)
 endef
 export MAKE_ENV
+FUZZ = $(BIN)/python -m pytest -s tests/fuzz/fuzz_openapi.py
 SOURCES := app worker migrations catalog benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test clients serve check fix bench migrate env lock audit
+.PHONY: help quickstart test clients serve check fix fuzz fuzz-short bench migrate env lock audit
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,12 @@ check: $(VENV)/.installed-dev ## Check format, lint, types and import arrows
 fix: $(VENV)/.installed-dev ## Format, and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(VENV)/.installed-fuzz ## Try the whole OpenAPI document with generated requests, for FUZZ_SECONDS (300)
+	$(FUZZ)
+
+fuzz-short: $(VENV)/.installed-fuzz ## The same for a minute, with the same requests each time
+	FUZZ_SEED=1 FUZZ_SECONDS=60 $(FUZZ)
 
 bench: $(VENV)/.installed-bench ## Measure, and print the numbers of docs/benchmarks.md
 	$(BIN)/python -m benchmarks
@@ -76,12 +83,22 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e '.[api,worker,engine,embedded]'
 	@touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed-dev
+$(VENV)/.installed-fuzz: $(VENV)/.installed-fuzz ## Try the whole OpenAPI document with generated requests, for FUZZ_SECONDS (300)
+	$(FUZZ)
+
+fuzz-short: $(VENV)/.installed-fuzz ## The same for a minute, with the same requests each time
+	FUZZ_SEED=1 FUZZ_SECONDS=60 $(FUZZ)
+
+bench: $(VENV)/.installed-dev
 	$(PIP_INSTALL) -e '.[api,worker,engine,embedded,dev,bench]'
 	@touch $@
 
 $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e '.[audit]'
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	$(PIP_INSTALL) -e '.[api,worker,engine,embedded,dev,fuzz]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

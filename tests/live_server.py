@@ -147,7 +147,7 @@ def live(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             webhook_seconds=5.0,
         )
         app = create_app(settings)
-        with _serving(app) as url:
+        with serving(app) as url:
             yield from _live(url, settings, app)
         bound = db.bound()
         assert isinstance(bound, sa.Engine)
@@ -208,7 +208,7 @@ def _metrics(step: int, total: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _serving(app: Any) -> Iterator[str]:
+def serving(app: Any) -> Iterator[str]:
     """Serve an application on a free loopback port, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", http=Protocol, ws="none"))

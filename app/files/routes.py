@@ -16,6 +16,7 @@ from app.audit.actions import Action
 from app.auth.deps import Caller, requires
 from app.auth.scopes import Scope
 from app.config import Settings
+from app.errors import NotFound
 from app.files import schemas, service, upload
 from app.files.errors import NotDownloadable
 from app.files.purposes import LONGEST_EXPIRY_SECONDS, PURPOSES, SHORTEST_EXPIRY_SECONDS
@@ -61,7 +62,7 @@ async def create(
         return await run_in_threadpool(_insert, received, attempt, caller, settings)
 
 
-@router.get("", response_model=schemas.FileList)
+@router.get("", response_model=schemas.FileList, responses=openapi.replies(NotFound))
 def list_files(
     caller: Reader, limit: FileLimit, after: After, ascending: Ascending, purpose: OfPurpose
 ) -> JSONResponse:

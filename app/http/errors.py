@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.errors import AppError, BadRequest, MethodNotAllowed, NotFound, Unavailable, quoted
+from app.http.routing import all_routes
 from app.idempotency import Replay
 from app.storage import StoreUnavailable
 
@@ -65,9 +66,15 @@ def _http_exception(request: Request, error: Any) -> JSONResponse:
         return render(NotFound(f"Invalid URL ({request.method} {quoted(request.url.path)})"))
     if error.status_code == 405:
         reply = render(MethodNotAllowed(f"Not allowed to {request.method} on {quoted(request.url.path)}."))
-        reply.headers.update(error.headers or {})
+        reply.headers["Allow"] = ", ".join(sorted(_allowed(request)))
         return reply
     return render(BadRequest(str(error.detail)))
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of every route on this path; of Starlette one would hear those of the first."""
+    routes = (route for route in all_routes(request.app.routes) if route.path_regex.match(request.scope["path"]))
+    return {method for route in routes for method in route.methods}
 
 
 def _validation_error(_: Request, error: Any) -> JSONResponse:

@@ -99,9 +99,15 @@ def multipart(fields: dict[str, Json]) -> Json:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
-def event_stream() -> dict[int | str, Json]:
-    """`responses` of a route that answers with server-sent events if it is asked to."""
-    return {200: {"content": {EventStream.media_type: {"schema": {"type": "string"}}}}}
+def event_stream(data: type) -> dict[int | str, Json]:
+    """`responses` of a route that answers with server-sent events if it is asked to: each holds a `data`, as JSON."""
+    carried = {
+        "type": "string",
+        "description": "The object as JSON; [DONE] at the end.",
+        "contentSchema": {"$ref": REF.format(model=data.__name__)},
+    }
+    one = {"type": "object", "properties": {"id": {"type": "string"}, "data": carried}, "required": ["data"]}
+    return {200: {"content": {EventStream.media_type: {"schema": one}}}}
 
 
 def replies(*families: type[AppError]) -> dict[int | str, Json]:

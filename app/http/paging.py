@@ -103,3 +103,18 @@ spelled_out_order = _order("ascending", "descending")  # as checkpoint permissio
 
 # A dependency for `stream`: whether events are wanted as they come instead of a page.
 streamed = flag("stream", "Send events as they come.")
+
+
+def last_event_id(request: Request) -> str | None:
+    """The id of the last event that the reader of a stream has seen."""
+    return request.headers.get("last-event-id")
+
+
+_LAST_SEEN = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The id of the last event that was seen: a stream goes on after it.",
+    "schema": {"type": "string"},
+}
+documented(last_event_id, parameters=(_LAST_SEEN,))

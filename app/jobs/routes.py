@@ -33,6 +33,7 @@ JobLimit = Annotated[int, Depends(paging.limit(default=20, most=1000))]
 CheckpointLimit = Annotated[int, Depends(paging.limit(default=10, most=1000))]
 After = Annotated[str | None, Depends(paging.after)]
 Streamed = Annotated[bool, Depends(paging.streamed)]
+LastSeen = Annotated[str | None, Depends(paging.last_event_id)]
 
 
 @router.post("", response_model=schemas.JobObject)
@@ -98,13 +99,23 @@ def resume(job_id: str, caller: Writer, bell: CurrentBell) -> JSONResponse:
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
-@router.get("/{job_id}/events", response_model=event_schemas.EventList, responses=openapi.event_stream())
+@router.get(
+    "/{job_id}/events",
+    response_model=event_schemas.EventList,
+    responses=openapi.event_stream(event_schemas.EventObject),
+)
 def list_events(
-    request: Request, job_id: str, caller: Reader, limit: JobLimit, after: After, streamed: Streamed
+    request: Request,
+    job_id: str,
+    caller: Reader,
+    limit: JobLimit,
+    after: After,
+    streamed: Streamed,
+    last_seen: LastSeen,
 ) -> Response:
     """List a job's events, newest first; or with `stream=true` follow them as server-sent events, oldest first."""
     if streamed:
-        return _follow(request, job_id, caller)
+        return _follow(request, job_id, caller, last_seen)
     with db.reading() as session:
         page = service.events_page(session, caller.project_id, job_id, limit=limit, after=after)
     data = [event_schemas.event(row) for row in page.rows]
@@ -139,10 +150,10 @@ def download_checkpoint_adapter(
     return _tar(store, model, f"{job_id}-{checkpoint_id}.tar")
 
 
-def _follow(request: Request, job_id: str, caller: Caller) -> openapi.EventStream:
+def _follow(request: Request, job_id: str, caller: Caller, last_seen: str | None) -> openapi.EventStream:
     feed: Feed = request.app.state.feed
     with db.reading() as session:
-        start = service.stream_start(session, caller.project_id, job_id, request.headers.get("last-event-id"))
+        start = service.stream_start(session, caller.project_id, job_id, last_seen)
     feed.check(caller.key_id)
     messages = event_stream.stream(feed, job_id, start, caller.key_id, still_works(request, Scope.JOBS_READ))
     return openapi.EventStream(messages, headers={"X-Accel-Buffering": "no"})

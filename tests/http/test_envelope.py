@@ -103,6 +103,20 @@ def test_every_reply_has_its_id_and_the_usual_headers(live: Live, method: str, p
         assert error(reply)["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/files", "GET, POST"),
+        ("/v1/fine_tuning/jobs/x", "GET"),
+        ("/v1/models/a/b", "DELETE, GET"),
+        ("/healthz", "GET"),
+    ],
+)
+def test_a_method_that_is_not_allowed_is_told_which_are(live: Live, path: str, methods: str) -> None:
+    reply = live.http.request("TRACE", path)
+    assert (reply.status_code, reply.headers["allow"]) == (405, methods)
+
+
 def test_an_unknown_url_says_so(live: Live) -> None:
     assert error(live.http.get("/v1/nothing"))["message"] == "Invalid URL (GET /v1/nothing)"
 

@@ -27,7 +27,7 @@ def test_every_operation_says_what_it_answers(name: str) -> None:
     assert "422" not in operation["responses"]
     assert {"500", "503"} <= operation["responses"].keys()
     assert ("401" in operation["responses"]) == ("security" in operation) == needs_key(name)
-    assert ("404" in operation["responses"]) == ("{" in name)
+    assert ("404" in operation["responses"]) == ("{" in name or name == "GET /v1/files")
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if needs_key(name)])
@@ -48,6 +48,13 @@ def test_paging_parameters_are_described() -> None:
     named = {parameter["name"]: parameter for parameter in OPERATIONS["GET /v1/files"]["parameters"]}
     assert {"limit", "after", "order", "purpose"} <= named.keys()
     assert named["limit"]["schema"]["maximum"] == 10_000
+
+
+def test_a_stream_is_described_by_one_of_its_events() -> None:
+    operation = OPERATIONS["GET /v1/fine_tuning/jobs/{job_id}/events"]
+    schema = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    assert schema["properties"]["data"]["contentSchema"] == {"$ref": "#/components/schemas/EventObject"}
+    assert "Last-Event-ID" in {parameter["name"] for parameter in operation["parameters"]}
 
 
 def test_references_lead_somewhere() -> None:

@@ -1,0 +1,146 @@
+"""schemathesis over the whole of /openapi.json, against the application on a real port: `make fuzz`.
+
+Everything there is exists before it starts (as in tests/tenancy), and its ids are used in paths, bodies and cursors, so
+that requests come as far as the code behind the checks. What is generated and checked: schemathesis.toml.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from fastapi import FastAPI
+from live_server import serving, write_catalog
+
+from app import db
+from app.auth import service as auth
+from app.auth.tables import ApiKey
+from app.config import Settings
+from app.egress import Egress, Reply
+from app.files.tables import File
+from app.main import create_app
+from app.models.tables import Checkpoint, CheckpointPermission, TunedModel
+from app.secrets import new_key
+from app.webhooks.tables import Delivery
+from tests.tenancy.operations import ADMIN_CURSORS, CURSORS, FOR_ADMINS, FOR_TENANTS, PREFIXES
+from tests.tenancy.world import Principal, Tenant, World
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "300"))
+SEED = os.environ.get("FUZZ_SEED")
+ROUNDS = 4  # how often everything is made
+SHARE = 0.7  # of parameters that name something that exists
+# Members of bodies that name something, and the parameter that is named alike.
+NAMED = {
+    "body.model": "model",
+    "body.training_file": "training_file",
+    "body.validation_file": "training_file",
+    "body.project_ids[*]": "project_id",
+    "body.part_ids[*]": "part_id",
+    "query.project_id": "project_id",
+    "query.before": "entry_id",
+}
+
+
+class AtHome(Egress):
+    """Requests stay on this machine, whatever URLs are thought of; the world beyond it says yes to all."""
+
+    def post(self, text: str, content: bytes, headers: dict[str, str]) -> Reply:
+        if not text.startswith("http://127.0.0.1:"):
+            self.check(text)
+            return Reply(200, b"", None, 0.0)
+        return super().post(text, content, headers)
+
+
+@pytest.fixture
+def app(scratch_database: sa.Engine, tmp_path: Path) -> FastAPI:
+    settings = Settings(
+        database_url=scratch_database.url.render_as_string(hide_password=False),
+        storage_url=f"file://{tmp_path}/objects",
+        catalog_path=write_catalog(tmp_path),
+        models_dir=tmp_path / "models",
+        requests_per_minute=0,
+        quota_waiting_jobs=0,
+        stream_poll_seconds=0.02,
+        wandb_offline=True,
+        secret_keys=new_key(),
+        webhook_loopback_http=True,
+        webhook_endpoints_per_project=10_000,
+    )
+    app = create_app(settings)
+    app.state.webhooks = replace(app.state.webhooks, egress=AtHome(loopback_http=True, resolve=lambda *_: []))
+    return app
+
+
+@pytest.mark.timeout(SECONDS * 2 + 300)
+def test_the_document_is_kept(app: FastAPI, tmp_path: Path) -> None:
+    with serving(app) as url:
+        with httpx.Client(base_url=url, timeout=60) as http:
+            world = World(app, http)  # type: ignore[arg-type]
+            tenant, admin = world.tenants[0], world.admins[1]
+            for _ in range(ROUNDS):
+                use_everything(world, tenant, admin)
+        config, known = tmp_path / "schemathesis.toml", tmp_path / "world.json"
+        config.write_text((HERE / "schemathesis.toml").read_text() + configuration(tenant, admin))
+        known.write_text(json.dumps(described(tenant, admin)))
+        command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{url}/openapi.json"]
+        command += ["--max-time", str(SECONDS), *(["--seed", SEED] if SEED else [])]
+        ended = subprocess.run(command, env=os.environ | {"FUZZ_WORLD": str(known)}, cwd=ROOT, check=False)
+    assert ended.returncode == 0
+
+
+def use_everything(world: World, tenant: Tenant, admin: Principal) -> None:
+    """Each route once, so that there is something of everything."""
+    for name, operation in FOR_TENANTS.items():
+        assert operation(world, tenant, 1).is_success, name
+    for name, operation in FOR_ADMINS.items():
+        assert operation(world, admin, 1).is_success, name
+
+
+def configuration(tenant: Tenant, admin: Principal) -> str:
+    """The part of the configuration that binds parameters to ids that exist."""
+    told = [*tenant.told, *admin.told]
+    kinds = PREFIXES | {"part_id": "part_", "event_id": "ftevent-", "entry_id": "audit_log-"}
+    lists = {name: [known for known in told if known.startswith(prefix)] for name, prefix in kinds.items()}
+    with db.reading() as session:
+        lists["training_file"] = list(session.scalars(sa.select(File.id).where(File.purpose == "fine-tune")))
+    values = [f"[dictionaries.{name}]\nvalues = {json.dumps(ids)}\n" for name, ids in lists.items()]
+    places = {f"path.{name}": name for name in PREFIXES} | NAMED
+    cursors = {
+        operation: next(name for name, begins in kinds.items() if begins == prefix)
+        for operation, (prefix, _) in (CURSORS | ADMIN_CURSORS).items()
+    }
+    lists_of = [
+        f'[[operations]]\ninclude-name = "{operation}"\nparameters = {{{_bound("query.after", name)}}}\n'
+        for operation, name in cursors.items()
+    ]
+    return "\n".join(["", *values, "[parameters]", *(_bound(*place) for place in places.items()), *lists_of])
+
+
+def _bound(place: str, name: str) -> str:
+    return f'"{place}" = {{dictionary = "{name}", probability = {SHARE}}}'
+
+
+def described(tenant: Tenant, admin: Principal) -> dict[str, Any]:
+    """What hooks.py must know: the keys, and what lies below something: by parameter, pairs of ids."""
+    below = {
+        "checkpoint_id": sa.select(Checkpoint.job_id, Checkpoint.id),
+        "permission_id": sa.select(TunedModel.name, CheckpointPermission.id).join_from(
+            CheckpointPermission, TunedModel
+        ),
+        "delivery_id": sa.select(Delivery.endpoint_id, Delivery.id),
+        "key_id": sa.select(ApiKey.project_id, ApiKey.id).where(
+            ApiKey.project_id.is_not(None), ApiKey.revoked_at.is_(None)
+        ),
+    }
+    with db.reading() as session:
+        pairs = {name: [list(pair) for pair in session.execute(query)] for name, query in below.items()}
+        admin_key_id = auth.authenticate(session, admin.key).key_id
+    return {"tenant_key": tenant.key, "admin_key": admin.key, "admin_key_id": admin_key_id, "pairs": pairs}
