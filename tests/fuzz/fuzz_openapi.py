@@ -42,9 +42,9 @@ NAMED = {
     "body.model": "model",
     "body.training_file": "training_file",
     "body.validation_file": "training_file",
-    "body.project_ids[*]": "project_id",
+    "body.project_ids[*]": "beside",
     "body.part_ids[*]": "part_id",
-    "query.project_id": "project_id",
+    "query.project_id": "beside",
     "query.before": "entry_id",
 }
 
@@ -109,6 +109,7 @@ def configuration(tenant: Tenant, admin: Principal) -> str:
     told = [*tenant.told, *admin.told]
     kinds = PREFIXES | {"part_id": "part_", "event_id": "ftevent-", "entry_id": "audit_log-"}
     lists = {name: [known for known in told if known.startswith(prefix)] for name, prefix in kinds.items()}
+    lists |= {"beside": [tenant.beside], "project_id": [known for known in admin.told if known.startswith("proj_")]}
     with db.reading() as session:
         lists["training_file"] = list(session.scalars(sa.select(File.id).where(File.purpose == "fine-tune")))
     values = [f"[dictionaries.{name}]\nvalues = {json.dumps(ids)}\n" for name, ids in lists.items()]
