@@ -1,9 +1,12 @@
 """The database: one sync engine, one visible transaction per phase, and the only commit in the repository."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Thread
+from typing import Any
 
+import msgspec
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import orm
 
@@ -32,25 +35,52 @@ class Base(orm.DeclarativeBase):
     metadata = sa.MetaData(naming_convention=NAMING)
 
 
+FRESH_SECONDS = 1.0  # a connection used so lately is not asked whether it lives
+
 _sessions = orm.sessionmaker(expire_on_commit=False)
+_readers = orm.sessionmaker(expire_on_commit=False)
 
 
 def create_engine(url: str, *, pool_size: int = 8) -> sa.Engine:
-    """An engine on Postgres through psycopg 3; a dead connection is noticed before it is used."""
-    return sa.create_engine(
+    """An engine on Postgres through psycopg 3, with at most twice `pool_size` connections.
+
+    A dead connection is noticed before it is used, unless it died within the last second (docs/decisions/0063).
+    """
+    engine = sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
+        pool_use_lifo=True,
         pool_timeout=2,  # seconds; a full pool answers 503 rather than hang
-        pool_pre_ping=True,
+        json_deserializer=msgspec.json.decode,
         hide_parameters=True,  # an error's text goes to the log, and rows hold what users sent
         connect_args={"connect_timeout": 5, "application_name": "tunesmith", **_NOTICE_A_DEAD_PEER},
     )
+    sa.event.listen(engine, "checkin", _note_use)
+    sa.event.listen(engine, "checkout", _check_alive)
+    return engine
+
+
+def _note_use(_: object, record: sa.PoolProxiedConnection) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _check_alive(connection: psycopg.Connection, record: Any, _: object) -> None:
+    """Ask a connection that was idle for a while whether it lives; if not, neither do those that are idle longer."""
+    if time.monotonic() - record.info.get("used", 0.0) < FRESH_SECONDS:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except psycopg.Error as error:
+        raise sa.exc.InvalidatePoolError from error
 
 
 def configure(bind: sa.Engine | sa.Connection) -> None:
     """Set what `transaction` and `reading` talk to; a test passes a connection it will roll back."""
+    reads = bind.execution_options(isolation_level="AUTOCOMMIT") if isinstance(bind, sa.Engine) else bind
     _sessions.configure(bind=bind, join_transaction_mode="create_savepoint")
+    _readers.configure(bind=reads, join_transaction_mode="create_savepoint")
 
 
 def bound() -> sa.Engine | sa.Connection:
@@ -78,9 +108,7 @@ def outcome_is_unknown(error: BaseException) -> bool:
 @contextmanager
 def reading() -> Iterator[Session]:
     """A session for hot reads on an autocommit connection: no BEGIN and no COMMIT on the wire."""
-    bind = bound()
-    source = bind.execution_options(isolation_level="AUTOCOMMIT") if isinstance(bind, sa.Engine) else bind
-    with _sessions(bind=source) as session:
+    with _readers() as session:
         yield session
 
 
@@ -89,6 +117,7 @@ def after_commit(session: Session, callback: Callable[[], object]) -> None:
     session.info.setdefault("after_commit", []).append(callback)
 
 
-def in_background(callback: Callable[[], object]) -> Callable[[], None]:
-    """Wrap a side effect that must not hold up a request (a ring, say) so that it runs in a thread of its own."""
-    return lambda: Thread(target=callback, daemon=True).start()
+def rows(session: Session, statement: sa.Executable, **values: Any) -> sa.CursorResult[*tuple[Any, ...]]:
+    """Run a statement that was built once, for plain rows: the session does not track them (docs/decisions/0063)."""
+    session.flush()
+    return session.connection().execute(statement, values)

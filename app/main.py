@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from anyio import to_thread
 from fastapi import FastAPI
 
 from app import db, storage
@@ -38,6 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = settings.request_threads
         yield
         app.state.graders.close()
         engine.dispose()
@@ -67,7 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         webhook_event_types,
         admin,
     ):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # flat: an included router is matched twice
     openapi.install(app, PUBLIC_PATHS)
     check_guarded(app, PUBLIC_PATHS)
     return app

@@ -4,6 +4,8 @@ A ring carries nothing: a worker that hears one looks into Postgres. Losing ever
 """
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from celery import Celery
 
@@ -70,15 +72,29 @@ def trouble(settings: Settings) -> str:
 
 
 class Bell:
-    """Rings a queue, best effort: a failure is logged, never raised, and never waited for by a request."""
+    """Rings queues, best effort, in a thread of its own: nobody waits for a ring, and a failure is only logged.
+
+    A ring says nothing but "look", so those that come while one is on its way are one more, however many they are.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._celery = create_celery(settings) if settings.redis_url else None
+        self._ringer = ThreadPoolExecutor(1, thread_name_prefix="bell")
+        self._lock = threading.Lock()
+        self._due: set[str] = set()
 
     def ring(self, queue: str) -> None:
-        """Tell the workers of `queue` to look. Blocks for a second at most; call it from a background thread."""
-        if self._celery is None:
-            return
+        """Tell the workers of `queue` to look."""
+        with self._lock:
+            if self._celery is None or queue in self._due:
+                return
+            self._due.add(queue)
+        self._ringer.submit(self._ring, queue)
+
+    def _ring(self, queue: str) -> None:
+        with self._lock:
+            self._due.discard(queue)
+        assert self._celery is not None
         try:
             self._celery.send_task(RING, queue=queue, expires=60, ignore_result=True)
         except Exception as error:  # noqa: BLE001 - whatever the broker's trouble is, polling covers a lost ring

@@ -45,6 +45,7 @@ def database(engine: sa.Engine) -> Iterator[sa.Connection]:
         db.configure(connection)
         yield connection
         transaction.rollback()
+    engine.dispose()  # whoever clones this database ends its idle sessions
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ class Preparer:
                     events.append(session, job.id, text, level="warn")
                 queued = Note("Files validated, moving job to queued state")
                 transitions.move(session, job.id, states.QUEUED, note=queued, fence=job.fence)
-                db.after_commit(session, db.in_background(partial(self._bell.ring, queue.GPU)))
+                db.after_commit(session, partial(self._bell.ring, queue.GPU))
         log.info("job.prepared", extra={"job": job.id, "examples": examples, "kept": kept})
 
     def _tokenizer(self, entry: CatalogEntry) -> LoadedTokenizer:

@@ -29,7 +29,7 @@ class AuditFilter:
     effective_at: dict[str, datetime]
 
 
-def audit_filter(request: Request) -> AuditFilter:
+async def audit_filter(request: Request) -> AuditFilter:
     """The filter of `GET …/audit_logs`. Raises InvalidQuery, InvalidPage."""
     bounds = {sign: _seconds(request, f"effective_at[{sign}]") for sign in COMPARISONS}
     return AuditFilter(
@@ -41,7 +41,7 @@ def audit_filter(request: Request) -> AuditFilter:
     )
 
 
-def usage_question(request: Request) -> Question:
+async def usage_question(request: Request) -> Question:
     """What `GET …/usage/fine_tuning` asks. Raises InvalidQuery, InvalidPage."""
     start = _seconds(request, "start_time")
     if start is None:

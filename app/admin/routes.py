@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import JSONResponse
 
 from app import db
 from app.admin import queries, schemas, service, usage
@@ -20,6 +19,7 @@ from app.http import paging
 from app.http.body import json_body
 from app.http.deps import CurrentSettings
 from app.http.once import Once
+from app.http.replies import JSONResponse
 from app.jobs import quotas as job_quotas
 
 router = APIRouter(prefix="/v1/organization", tags=["administration"])

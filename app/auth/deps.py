@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 
 from app import db
 from app.audit.service import Origin
@@ -47,12 +48,17 @@ class KeyCache:
         self._failures = failures or FailedLogins(0, processes=1)
         self._callers: dict[str, tuple[float, Caller | Admin]] = {}
 
+    def known(self, key: str) -> Caller | Admin | None:
+        """Whom a key stands for, if that was asked a moment ago."""
+        known = self._callers.get(key)
+        return known[1] if known is not None and known[0] > time.monotonic() else None
+
     def caller(self, key: str, address: str = "") -> Caller | Admin:
         """Whom a key stands for. Raises InvalidKey, and TooManyFailures for keys that were not seen to work lately."""
-        known = self._callers.get(key)
-        if known is not None and known[0] > time.monotonic():
-            return known[1]
-        if known is None:  # so that a neighbour's wrong keys lock nobody out who is at work
+        known = self.known(key)
+        if known is not None:
+            return known
+        if key not in self._callers:  # so that a neighbour's wrong keys lock nobody out who is at work
             self._failures.check(address)
         try:
             with db.transaction() as session:
@@ -82,8 +88,12 @@ class Door:
     def _scopes(self) -> tuple[Scope, ...]:
         return (self.scope, Scope.ADMIN) if self.or_admin else (self.scope,)
 
-    def __call__(self, request: Request) -> Caller | Admin:
-        caller = request.app.state.keys.caller(_presented(request), _address(request))
+    async def __call__(self, request: Request) -> Caller | Admin:
+        keys: KeyCache = request.app.state.keys
+        key = _presented(request)
+        caller = keys.known(key)
+        if caller is None:
+            caller = await run_in_threadpool(keys.caller, key, _address(request))
         request.state.organization_id = caller.organization_id
         # These headers may narrow what a key is used for; they never widen it.
         if request.headers.get("openai-organization", caller.organization_id) != caller.organization_id:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import WithJsonSchema
+from sqlalchemy import Row
 from typing_extensions import TypedDict
 
 from app.events.tables import Event
@@ -27,7 +28,7 @@ class EventList(TypedDict):
     has_more: bool
 
 
-def event(row: Event) -> EventObject:
+def event(row: Event | Row[Any]) -> EventObject:
     """One event of a job."""
     return {
         "id": row.id,

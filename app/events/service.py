@@ -6,9 +6,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from app import ids, pages
+from app import db, ids, pages
 from app.db import Session
 from app.events.tables import Event
+
+_OF_JOB = Event.job_id == sa.bindparam("job_id")
+_PLACE = sa.select(Event.seq).where(_OF_JOB, Event.id == sa.bindparam("event_id"))
+_SHOWN = sa.select(Event.id, Event.seq, Event.created_at, Event.level, Event.type, Event.message, Event.data)
+_EVENTS = pages.Listing(_SHOWN.where(_OF_JOB), Event.seq)
 
 
 def append(
@@ -38,10 +43,9 @@ def told(session: Session, job_id: str, beginning: str) -> bool:
     return session.scalar(query.limit(1)) is not None
 
 
-def page(session: Session, job_id: str, *, limit: int, after_seq: int | None) -> pages.Page[Event]:
-    """A page of events, newest first."""
-    query = sa.select(Event).where(Event.job_id == job_id)
-    return pages.fetch(session, query, Event.seq, limit=limit, after_seq=after_seq)
+def page(session: Session, job_id: str, *, limit: int, after_seq: int | None) -> pages.Page[Any]:
+    """A page of events, newest first, as plain rows."""
+    return _EVENTS.page(session, limit, after_seq, job_id=job_id)
 
 
 def after(session: Session, job_id: str, seq: int, *, limit: int) -> list[Event]:
@@ -62,9 +66,13 @@ def newest(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
     return {row.job_id: row.seq for row in session.execute(query)}
 
 
-def find(session: Session, job_id: str, event_id: str) -> Event | None:
-    """The event of this job with this id, if there is one."""
-    return session.scalar(sa.select(Event).where(Event.job_id == job_id, Event.id == event_id))
+def place(session: Session, job_id: str, event_id: str) -> int:
+    """The place of an event of this job. Raises UnknownCursor."""
+    if ids.is_plain(event_id):
+        found = db.rows(session, _PLACE, job_id=job_id, event_id=event_id).scalar()
+        if found is not None:
+            return int(found)
+    raise pages.UnknownCursor
 
 
 def metrics(session: Session, job_id: str) -> list[dict[str, Any]]:

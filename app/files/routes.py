@@ -7,7 +7,6 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from app import db
@@ -25,6 +24,7 @@ from app.files.upload import Upload
 from app.http import arrival, multipart, openapi, paging
 from app.http.deps import CurrentSettings, CurrentStore
 from app.http.once import Attempt, Once
+from app.http.replies import JSONResponse
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 

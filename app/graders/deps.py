@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from app.graders.runtime import Runtime
 
 
-def current_runtime(request: Request) -> Runtime:
+async def current_runtime(request: Request) -> Runtime:
     """The application's means of grading."""
     return request.app.state.graders
 

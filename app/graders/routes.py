@@ -3,13 +3,13 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import JSONResponse
 
 from app.auth.deps import Caller, requires
 from app.auth.scopes import Scope
 from app.graders import schemas, service, templating
 from app.graders.deps import CurrentRuntime
 from app.http.body import json_body
+from app.http.replies import JSONResponse
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["fine-tuning"])
 

@@ -9,15 +9,15 @@ from app.queue import Bell
 from app.storage import Store
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     return request.app.state.settings
 
 
-def _store(request: Request) -> Store:
+async def _store(request: Request) -> Store:
     return request.app.state.store
 
 
-def _bell(request: Request) -> Bell:
+async def _bell(request: Request) -> Bell:
     return request.app.state.bell
 
 

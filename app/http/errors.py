@@ -6,11 +6,12 @@ from typing import Any
 import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.errors import AppError, BadRequest, MethodNotAllowed, NotFound, Unavailable, quoted
+from app.http.replies import JSONResponse
 from app.http.routing import all_routes
 from app.idempotency import Replay
 from app.storage import StoreUnavailable

@@ -6,12 +6,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
 from app import db, queue
 from app.config import Settings
 from app.http.deps import CurrentSettings, CurrentStore
+from app.http.replies import JSONResponse
 from app.storage import Store
 from app.workers import service as workers
 
@@ -35,7 +35,7 @@ class Readiness(TypedDict):
 
 
 @router.get("/healthz", response_model=Health)
-def healthz() -> JSONResponse:
+async def healthz() -> JSONResponse:
     """Say that this process answers."""
     return JSONResponse({"status": OK})
 

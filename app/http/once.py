@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
@@ -21,6 +20,7 @@ from app import idempotency
 from app.db import Session
 from app.errors import BadRequest
 from app.http.openapi import documented
+from app.http.replies import JSONResponse
 from app.idempotency import StillRunning
 
 MAX_KEY = 255
@@ -92,7 +92,7 @@ class _Once:
         )
 
 
-def _once(request: Request) -> _Once:
+async def _once(request: Request) -> _Once:
     return _Once(request)
 
 

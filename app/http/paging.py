@@ -1,6 +1,6 @@
 """The query parameters of lists. Unknown query parameters are ignored; these are checked."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from fastapi import Request
 
@@ -22,10 +22,10 @@ def single(request: Request, name: str) -> str | None:
     return values[0] if values else None
 
 
-def limit(*, default: int, most: int) -> Callable[[Request], int]:
+def limit(*, default: int, most: int) -> Callable[[Request], Awaitable[int]]:
     """A dependency for `limit`: a whole number from 0 to `most`."""
 
-    def parse(request: Request) -> int:
+    async def parse(request: Request) -> int:
         text = single(request, "limit")
         if text is None:
             return default
@@ -37,7 +37,7 @@ def limit(*, default: int, most: int) -> Callable[[Request], int]:
     return documented(parse, parameters=(described,), errors=(InvalidPage,))
 
 
-def after(request: Request) -> str | None:
+async def after(request: Request) -> str | None:
     """The id after which a page begins."""
     return single(request, "after") or None
 
@@ -49,7 +49,7 @@ documented(
 )
 
 
-def before(request: Request) -> str | None:
+async def before(request: Request) -> str | None:
     """The id before which a page ends."""
     return single(request, "before") or None
 
@@ -61,19 +61,19 @@ documented(
 )
 
 
-def filtered(name: str, description: str) -> Callable[[Request], str | None]:
+def filtered(name: str, description: str) -> Callable[[Request], Awaitable[str | None]]:
     """A dependency for a parameter that narrows a list."""
 
-    def parse(request: Request) -> str | None:
+    async def parse(request: Request) -> str | None:
         return single(request, name)
 
     return documented(parse, parameters=(query(name, description, type="string"),), errors=(InvalidPage,))
 
 
-def flag(name: str, description: str) -> Callable[[Request], bool]:
+def flag(name: str, description: str) -> Callable[[Request], Awaitable[bool]]:
     """A dependency for a parameter that is true or false, and false if it is not there."""
 
-    def parse(request: Request) -> bool:
+    async def parse(request: Request) -> bool:
         text = single(request, name)
         if text not in ("true", "false", None):
             raise InvalidPage(f"'{name}' must be 'true' or 'false'.", param=name)
@@ -84,8 +84,8 @@ def flag(name: str, description: str) -> Callable[[Request], bool]:
     )
 
 
-def _order(oldest_first: str, newest_first: str) -> Callable[[Request], bool]:
-    def parse(request: Request) -> bool:
+def _order(oldest_first: str, newest_first: str) -> Callable[[Request], Awaitable[bool]]:
+    async def parse(request: Request) -> bool:
         order = single(request, "order") or newest_first
         if order not in (oldest_first, newest_first):
             raise InvalidPage(f"'order' must be '{oldest_first}' or '{newest_first}'.", param="order")
@@ -105,7 +105,7 @@ spelled_out_order = _order("ascending", "descending")  # as checkpoint permissio
 streamed = flag("stream", "Send events as they come.")
 
 
-def last_event_id(request: Request) -> str | None:
+async def last_event_id(request: Request) -> str | None:
     """The id of the last event that the reader of a stream has seen."""
     return request.headers.get("last-event-id")
 

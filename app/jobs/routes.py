@@ -4,7 +4,6 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse
 
 from app import db, queue
 from app.audit import service as audit
@@ -16,7 +15,8 @@ from app.http import openapi, paging
 from app.http.body import json_body
 from app.http.deps import CurrentBell, CurrentSettings, CurrentStore
 from app.http.once import Once
-from app.jobs import event_stream, schemas, service
+from app.http.replies import JSONResponse
+from app.jobs import event_stream, schemas, service, views
 from app.jobs.event_stream import Feed
 from app.models import archive
 from app.models import schemas as model_schemas
@@ -49,7 +49,7 @@ def create(
     with once.attempt(caller, body) as attempt, db.transaction() as session:
         job = service.create(session, caller, body, catalog=catalog, settings=settings)
         audit.record(session, caller, Action.JOB_CREATED, job.id, details={"model": job.model})
-        db.after_commit(session, db.in_background(partial(bell.ring, queue.CPU)))
+        db.after_commit(session, partial(bell.ring, queue.CPU))
         return attempt.reply(session, schemas.job(job, caller.organization_id))
 
 
@@ -58,7 +58,7 @@ def list_jobs(request: Request, caller: Reader, limit: JobLimit, after: After) -
     """List the project's jobs, newest first."""
     metadata = schemas.metadata_filter(request.query_params.multi_items())
     with db.reading() as session:
-        page = service.page(session, caller.project_id, limit=limit, after=after, metadata=metadata)
+        page = views.jobs_page(session, caller.project_id, limit=limit, after=after, metadata=metadata)
     data = [schemas.job(job, caller.organization_id) for job in page.rows]
     return JSONResponse({"object": "list", "data": data, "has_more": page.has_more})
 
@@ -67,7 +67,7 @@ def list_jobs(request: Request, caller: Reader, limit: JobLimit, after: After) -
 def retrieve(job_id: str, caller: Reader) -> JSONResponse:
     """Get a job."""
     with db.reading() as session:
-        job = service.get(session, caller.project_id, job_id)
+        job = views.job(session, caller.project_id, job_id)
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
@@ -95,7 +95,7 @@ def resume(job_id: str, caller: Writer, bell: CurrentBell) -> JSONResponse:
     with db.transaction() as session:
         job = service.resume(session, caller.project_id, job_id)
         audit.record(session, caller, Action.JOB_RESUMED, job_id)
-        db.after_commit(session, db.in_background(partial(bell.ring, queue.GPU)))
+        db.after_commit(session, partial(bell.ring, queue.GPU))
     return JSONResponse(schemas.job(job, caller.organization_id))
 
 
@@ -117,7 +117,7 @@ def list_events(
     if streamed:
         return _follow(request, job_id, caller, last_seen)
     with db.reading() as session:
-        page = service.events_page(session, caller.project_id, job_id, limit=limit, after=after)
+        page = views.events_page(session, caller.project_id, job_id, limit=limit, after=after)
     data = [event_schemas.event(row) for row in page.rows]
     return JSONResponse({"object": "list", "data": data, "has_more": page.has_more})
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+from sqlalchemy import Row
 from typing_extensions import TypedDict
 
 from app.jobs import states
@@ -131,7 +132,7 @@ def integration(asked: Integration, job_id: str) -> dict[str, Any]:
     return {"type": asked.type, "wandb": asked.wandb.model_dump(exclude_none=True) | {"run_id": job_id}}
 
 
-def job(row: Job, organization_id: str) -> JobObject:
+def job(row: Job | Row[Any], organization_id: str) -> JobObject:
     """The job object, in the shape that OpenAI's client accepts in strict mode."""
     hyperparameters = row.resolved or row.request
     return {

@@ -12,9 +12,8 @@ from app.config import Settings
 from app.db import Session
 from app.errors import quoted
 from app.events import service as events
-from app.events.tables import Event
 from app.files import service as files
-from app.jobs import hyperparameters, quotas, schemas, states, transitions
+from app.jobs import hyperparameters, quotas, schemas, states, transitions, views
 from app.jobs.errors import (
     CheckpointNotFound,
     IntegrationNotConfigured,
@@ -78,36 +77,13 @@ def _locked(session: Session, project_id: str, job_id: str) -> Job:
     return job
 
 
-def page(
-    session: Session, project_id: str, *, limit: int, after: str | None, metadata: dict[str, str] | None
-) -> pages.Page[Job]:
-    """A page of the project's jobs, newest first. Raises UnknownCursor.
-
-    `metadata` holds pairs that a job must have, all of them; None selects the jobs without metadata.
-    """
-    query = sa.select(Job).where(Job.project_id == project_id)
-    if metadata is None:
-        query = query.where(Job.user_metadata.is_(None))
-    elif metadata:
-        query = query.where(Job.user_metadata.contains(metadata))
-    after_seq = None if after is None else _cursor(find(session, project_id, after))
-    return pages.fetch(session, query, Job.seq, limit=limit, after_seq=after_seq)
-
-
-def events_page(session: Session, project_id: str, job_id: str, *, limit: int, after: str | None) -> pages.Page[Event]:
-    """A page of a job's events, newest first. Raises JobNotFound, UnknownCursor."""
-    job = get(session, project_id, job_id)
-    after_seq = None if after is None else _event_cursor(session, job.id, after)
-    return events.page(session, job.id, limit=limit, after_seq=after_seq)
-
-
 def stream_start(session: Session, project_id: str, job_id: str, last_event_id: str | None) -> int:
     """The place after which a stream of a job's events begins: that of the last one its client has seen, or 0.
 
     Raises JobNotFound, UnknownCursor.
     """
-    job = get(session, project_id, job_id)
-    return 0 if last_event_id is None else _event_cursor(session, job.id, last_event_id)
+    views.check_job(session, project_id, job_id)
+    return 0 if last_event_id is None else events.place(session, job_id, last_event_id)
 
 
 def checkpoints_page(
@@ -173,14 +149,10 @@ def checkpoint_adapter(session: Session, project_id: str, job_id: str, checkpoin
     return models.model_of(session, checkpoint)
 
 
-def _cursor(row: Job | Event | Checkpoint | None) -> int:
+def _cursor(row: Checkpoint | None) -> int:
     if row is None:
         raise pages.UnknownCursor
     return row.seq
-
-
-def _event_cursor(session: Session, job_id: str, event_id: str) -> int:
-    return _cursor(events.find(session, job_id, event_id) if ids.is_plain(event_id) else None)
 
 
 def _check_offered(body: JobRequest, settings: Settings) -> None:

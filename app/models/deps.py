@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from app.models.catalog import Catalog
 
 
-def current_catalog(request: Request) -> Catalog:
+async def current_catalog(request: Request) -> Catalog:
     """The application's catalogue of base models."""
     return request.app.state.catalog
 

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import JSONResponse
 
 from app import db
 from app.audit import service as audit
@@ -14,6 +13,7 @@ from app.http import paging
 from app.http.body import json_body
 from app.http.deps import CurrentSettings
 from app.http.once import Once
+from app.http.replies import JSONResponse
 from app.models import permissions, schemas, service
 from app.models.deps import CurrentCatalog
 

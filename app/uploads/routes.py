@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from app import db, ids
@@ -21,6 +20,7 @@ from app.http.body import json_body
 from app.http.deps import CurrentSettings, CurrentStore
 from app.http.multipart import Form
 from app.http.once import Attempt, Once
+from app.http.replies import JSONResponse
 from app.slots import Slots
 from app.storage import Store
 from app.uploads import assembly, schemas, service
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 PART_FORM = openapi.multipart({"data": {"type": "string", "format": "binary", "required": True}})
 
 
-def _assemblies(request: Request) -> Slots:
+async def _assemblies(request: Request) -> Slots:
     return request.app.state.assemblies
 
 

@@ -4,7 +4,6 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
 
 from app import db
 from app.audit import service as audit
@@ -15,6 +14,7 @@ from app.http import paging
 from app.http.body import json_body
 from app.http.deps import CurrentSettings
 from app.http.once import Once
+from app.http.replies import JSONResponse
 from app.webhooks import events, schemas, sending, service
 from app.webhooks.errors import NoAnswer
 from app.webhooks.runtime import Runtime
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/webhook_endpoints", tags=["webhooks"])
 event_types_router = APIRouter(prefix="/v1/webhook_event_types", tags=["webhooks"])
 
 
-def _runtime(request: Request) -> Runtime:
+async def _runtime(request: Request) -> Runtime:
     return request.app.state.webhooks
 
 

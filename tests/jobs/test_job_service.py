@@ -11,7 +11,7 @@ from app.auth.service import Caller
 from app.config import Settings
 from app.errors import AppError
 from app.events import service as events
-from app.jobs import service, states
+from app.jobs import service, states, views
 from app.jobs.errors import JobCannotPause, JobCannotResume, JobIsFinal, JobNotFound
 from app.jobs.schemas import JobRequest
 from app.jobs.tables import Job
@@ -214,7 +214,7 @@ def test_pages_are_newest_first_and_stable_within_a_second(create: Create, calle
     after = None
     with db.reading() as session:
         while True:
-            page = service.page(session, caller.project_id, limit=2, after=after, metadata={})
+            page = views.jobs_page(session, caller.project_id, limit=2, after=after, metadata={})
             seen += [job.id for job in page.rows]
             if not page.has_more:
                 break
@@ -241,7 +241,7 @@ def test_metadata_filters(metadata: dict[str, str] | None, found: list[str], cre
         create(metadata={}).id: "empty",
     }
     with db.reading() as session:
-        page = service.page(session, caller.project_id, limit=10, after=None, metadata=metadata)
+        page = views.jobs_page(session, caller.project_id, limit=10, after=None, metadata=metadata)
     assert [named[job.id] for job in page.rows] == found
 
 
@@ -252,7 +252,7 @@ def test_another_projects_job_is_nowhere(create: Create, stranger: Caller) -> No
         with pytest.raises(JobNotFound):
             service.cancel(session, stranger.project_id, job.id)
         with pytest.raises(UnknownCursor):
-            service.page(session, stranger.project_id, limit=1, after=job.id, metadata={})
+            views.jobs_page(session, stranger.project_id, limit=1, after=job.id, metadata={})
     assert job.status == states.VALIDATING
 
 
