@@ -117,7 +117,7 @@ def after_commit(session: Session, callback: Callable[[], object]) -> None:
     session.info.setdefault("after_commit", []).append(callback)
 
 
-def rows(session: Session, statement: sa.Executable, **values: Any) -> sa.CursorResult[*tuple[Any, ...]]:
-    """Run a statement that was built once, for plain rows: the session does not track them (docs/decisions/0063)."""
+def execute(session: Session, statement: sa.Executable, **values: Any) -> sa.CursorResult[*tuple[Any, ...]]:
+    """Run a statement that was built once; the rows are plain, no session tracks them (docs/decisions/0063)."""
     session.flush()
     return session.connection().execute(statement, values)

@@ -67,6 +67,48 @@ class IdempotencyRow(Base):
     expires_at: Mapped[datetime] = mapped_column(TIMESTAMP)
 
 
+_LATER = sa.func.now() + sa.bindparam("lease", type_=sa.Interval())
+_FORGOTTEN = sa.func.now() + sa.bindparam("kept", type_=sa.Interval())
+_MINE = sa.and_(
+    IdempotencyRow.owner == sa.bindparam("its_owner"),
+    IdempotencyRow.slot == sa.bindparam("its_slot"),
+    IdempotencyRow.attempt == sa.bindparam("its_attempt"),
+)
+
+
+def _taking() -> Any:
+    """One statement decides: the slot is mine if it was free, out of date, or left by somebody who is gone."""
+    values = {
+        "fingerprint": sa.bindparam("its_fingerprint", type_=sa.String()),
+        "attempt": sa.bindparam("its_attempt"),
+        "lease_until": _LATER,
+        "reply": None,
+        "sealed": False,
+        "expires_at": _FORGOTTEN,
+    }
+    free = sa.or_(
+        sa.bindparam("replace", type_=sa.Boolean()),
+        IdempotencyRow.expires_at <= sa.func.now(),
+        sa.and_(IdempotencyRow.reply.is_(None), IdempotencyRow.lease_until < sa.func.now()),
+    )
+    new = insert(IdempotencyRow).values(owner=sa.bindparam("its_owner"), slot=sa.bindparam("its_slot"), **values)
+    taking = new.on_conflict_do_update(index_elements=["owner", "slot"], set_=values, where=free)
+    return taking.returning(IdempotencyRow.attempt)
+
+
+_TAKE = _taking()
+_KEEP = (
+    sa.update(IdempotencyRow)
+    .where(_MINE)
+    .values(
+        reply=sa.bindparam("the_reply", type_=sa.LargeBinary()),
+        sealed=sa.bindparam("is_sealed", type_=sa.Boolean()),
+        expires_at=_FORGOTTEN,
+    )
+    .returning(IdempotencyRow.slot)
+)
+
+
 class Attempt:
     """One request on its way. `identify` once it is known what it asks for, `keep` its reply, or `release` the slot."""
 
@@ -97,7 +139,8 @@ class Attempt:
             self._take(f"request {self._fingerprint}", replace=not self._is_retry)
         elif self._earlier is None:
             with db.transaction() as session:
-                session.execute(self._mine().values(fingerprint=self._fingerprint))
+                mine = sa.update(IdempotencyRow).where(_MINE).values(fingerprint=self._fingerprint)
+                session.execute(mine, self._names())
         if self._earlier is not None:
             self._repeat(self._earlier)
 
@@ -107,17 +150,20 @@ class Attempt:
             return
         self._beaten = time.monotonic()
         with db.transaction() as session:
-            session.execute(self._mine().values(lease_until=sa.func.now() + LEASE))
+            mine = sa.update(IdempotencyRow).where(_MINE).values(lease_until=sa.func.now() + LEASE)
+            session.execute(mine, self._names())
 
     def keep(self, session: Session, reply: bytes) -> None:
         """Leave the reply, in the transaction that creates. Raises StillRunning if another attempt took over."""
         assert self._slot is not None
-        kept = self._mine().values(
-            reply=reply if self._secret is None else _seal(reply, self._secret, self._slot),
-            sealed=self._secret is not None,
-            expires_at=sa.func.now() + (KEPT_BY_REQUEST if self._key is None else KEPT_BY_KEY),
-        )
-        found = session.scalar(kept.returning(IdempotencyRow.slot))
+        found = db.execute(
+            session,
+            _KEEP,
+            **self._names(),
+            the_reply=reply if self._secret is None else _seal(reply, self._secret, self._slot),
+            is_sealed=self._secret is not None,
+            kept=KEPT_BY_REQUEST if self._key is None else KEPT_BY_KEY,
+        ).scalar()
         if found is None and (self._key is not None or self._is_retry):
             raise StillRunning
 
@@ -125,38 +171,20 @@ class Attempt:
         """Free the slot of a request that failed, so that it may be tried again."""
         if self._slot is None or self._earlier is not None:
             return
-        mine = sa.delete(IdempotencyRow).where(*self._is_mine(), IdempotencyRow.reply.is_(None))
+        mine = sa.delete(IdempotencyRow).where(_MINE, IdempotencyRow.reply.is_(None))
         with db.transaction() as session:
-            session.execute(mine)
+            session.execute(mine, self._names())
 
     def _take(self, slot: str, *, replace: bool) -> None:
         self._slot = slot
         with db.transaction() as session:
-            taken = session.scalar(self._taking(slot, replace=replace))
+            values = {"its_fingerprint": self._fingerprint, "lease": LEASE, "kept": KEPT_BY_KEY, "replace": replace}
+            taken = db.execute(session, _TAKE, **self._names(), **values).scalar()
             if taken is None:
                 self._earlier = session.get(IdempotencyRow, (self._owner, slot))
         if taken is None and (self._earlier is None or self._earlier.reply is None):
             self._slot = None
             raise StillRunning
-
-    def _taking(self, slot: str, *, replace: bool) -> Any:
-        """One statement decides: the slot is mine if it was free, out of date, or left by somebody who is gone."""
-        values = {
-            "fingerprint": self._fingerprint,
-            "attempt": self._id,
-            "lease_until": sa.func.now() + LEASE,
-            "reply": None,
-            "sealed": False,
-            "expires_at": sa.func.now() + KEPT_BY_KEY,
-        }
-        free = sa.or_(
-            sa.literal(replace),
-            IdempotencyRow.expires_at <= sa.func.now(),
-            sa.and_(IdempotencyRow.reply.is_(None), IdempotencyRow.lease_until < sa.func.now()),
-        )
-        new = insert(IdempotencyRow).values(owner=self._owner, slot=slot, **values)
-        taking = new.on_conflict_do_update(index_elements=["owner", "slot"], set_=values, where=free)
-        return taking.returning(IdempotencyRow.attempt)
 
     def _repeat(self, earlier: IdempotencyRow) -> None:
         assert earlier.reply is not None
@@ -168,12 +196,8 @@ class Attempt:
             raise KeyReused
         raise Replay(_open(earlier.reply, self._secret, earlier.slot))
 
-    def _is_mine(self) -> tuple[sa.ColumnElement[bool], ...]:
-        row = IdempotencyRow
-        return row.owner == self._owner, row.slot == self._slot, row.attempt == self._id
-
-    def _mine(self) -> sa.Update:
-        return sa.update(IdempotencyRow).where(*self._is_mine())
+    def _names(self) -> dict[str, str | None]:
+        return {"its_owner": self._owner, "its_slot": self._slot, "its_attempt": self._id}
 
 
 def sweep(session: Session) -> int:

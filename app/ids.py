@@ -9,12 +9,12 @@ LOWER_ALPHABET = string.ascii_lowercase + string.digits
 
 def new(prefix: str, length: int = 24) -> str:
     """`prefix` and `length` random letters and digits; 24 of them carry 142 bits."""
-    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(length))
+    return prefix + _letters(ALPHABET, length)
 
 
 def model_tail() -> str:
     """The eight characters that end a tuned model's name."""
-    return "".join(secrets.choice(LOWER_ALPHABET) for _ in range(8))
+    return _letters(LOWER_ALPHABET, 8)
 
 
 def request_id() -> str:
@@ -25,3 +25,12 @@ def request_id() -> str:
 def is_plain(text: str) -> bool:
     """Whether `text` could be an identifier at all; NUL and its like must not reach the database."""
     return text.isascii() and text.isprintable()
+
+
+def _letters(alphabet: str, length: int) -> str:
+    """Random letters, each as likely: bytes beyond the last whole round of the alphabet are thrown away."""
+    rounds = 256 - 256 % len(alphabet)
+    text = ""
+    while len(text) < length:
+        text += "".join(alphabet[byte % len(alphabet)] for byte in secrets.token_bytes(2 * length) if byte < rounds)
+    return text[:length]

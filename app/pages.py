@@ -43,9 +43,9 @@ class Listing:
         if limit == 0:
             return Page([], has_more=False)
         if after_seq is None:
-            rows = db.rows(session, self._newest, most=limit + 1, **values).all()
+            rows = db.execute(session, self._newest, most=limit + 1, **values).all()
         else:
-            rows = db.rows(session, self._further, most=limit + 1, after_seq=after_seq, **values).all()
+            rows = db.execute(session, self._further, most=limit + 1, after_seq=after_seq, **values).all()
         return Page(rows[:limit], has_more=len(rows) > limit)
 
 

@@ -10,7 +10,18 @@ from pathlib import Path
 
 from benchmarks import figures
 
-NAMES = ("api_process", "data", "first_step", "memory", "overhead", "step_profile", "training", "upload", "webhooks")
+NAMES = (
+    "api_process",
+    "api_speed",
+    "data",
+    "first_step",
+    "memory",
+    "overhead",
+    "step_profile",
+    "training",
+    "upload",
+    "webhooks",
+)
 VERSIONS = ("torch", "transformers", "peft", "trl", "datasets")
 
 

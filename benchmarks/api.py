@@ -38,11 +38,12 @@ class Api:
 
 
 @contextmanager
-def backend() -> Iterator[Backend]:
+def backend(*, durable: bool = False) -> Iterator[Backend]:
+    """durable: Postgres as it runs in production, with every commit on the disk."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # Postgres runs as another user when this runs as root
-        postgres = Postgres(folder / "postgres", durable=False)
+        postgres = Postgres(folder / "postgres", durable=durable)
         postgres.start()
         engine = db.create_engine(postgres.url)
         try:
@@ -57,12 +58,13 @@ def backend() -> Iterator[Backend]:
 
 
 @contextmanager
-def running(behind: Backend) -> Iterator[Api]:
-    """One API process. No Redis answers behind it: the bell is not needed to serve."""
+def running(behind: Backend, **changes: object) -> Iterator[Api]:
+    """One API process; `changes` of settings. No Redis answers behind it unless one is named: it can serve without."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = clean_environment() | {
+    environment = clean_environment()
+    environment |= {
         "TUNESMITH_DATABASE_URL": behind.database_url,
         "TUNESMITH_STORAGE_URL": f"file://{behind.folder}/objects",
         "TUNESMITH_REDIS_URL": "redis://127.0.0.1:1/0",
@@ -70,6 +72,7 @@ def running(behind: Backend) -> Iterator[Api]:
         "TUNESMITH_QUOTA_WAITING_JOBS": "0",
         "OMP_NUM_THREADS": str(os.cpu_count()),
     }
+    environment |= {f"TUNESMITH_{name.upper()}": str(value) for name, value in changes.items()}
     url = f"http://127.0.0.1:{port}"
     began = time.perf_counter()
     with (

@@ -8,11 +8,14 @@ with db.transaction() as session:
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app import ids
+import sqlalchemy as sa
+
+from app import db, ids
 from app.audit.actions import Action
 from app.audit.tables import AuditEntry
 from app.db import Session
 
+_RECORD = sa.insert(AuditEntry)
 MOST_CHARACTERS = 256  # of what a client says of itself
 
 
@@ -76,20 +79,20 @@ def record(
     `details` never holds a secret, nor anything of a tenant's data.
     """
     origin = actor.origin
-    session.add(
-        AuditEntry(
-            id=ids.new("audit_log-"),
-            organization_id=actor.organization_id,
-            project_id=project_id or actor.project_id,
-            action=action.value,
-            target=target,
-            details=details or {},
-            key_id=actor.key_id,
-            account=_plain(origin.account),
-            ip_address=_plain(origin.ip_address),
-            user_agent=_plain(origin.user_agent),
-            request_id=origin.request_id,
-        )
+    db.execute(
+        session,
+        _RECORD,
+        id=ids.new("audit_log-"),
+        organization_id=actor.organization_id,
+        project_id=project_id or actor.project_id,
+        action=action.value,
+        target=target,
+        details=details or {},
+        key_id=actor.key_id,
+        account=_plain(origin.account),
+        ip_address=_plain(origin.ip_address),
+        user_agent=_plain(origin.user_agent),
+        request_id=origin.request_id,
     )
 
 

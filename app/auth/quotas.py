@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from app import db
 from app.auth.tables import Project
 from app.config import Settings
 from app.db import Session
 
 NAMES = ("quota_storage_bytes", "quota_running_jobs", "quota_waiting_jobs", "quota_monthly_tokens")
+_OWN = sa.select(*(getattr(Project, name) for name in NAMES)).where(Project.id == sa.bindparam("project_id"))
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Quotas:
 
 def of(session: Session, project_id: str, settings: Settings) -> Quotas:
     """The project's own quotas, and the server's where it has none."""
-    own = session.execute(sa.select(*_columns()).where(Project.id == project_id)).one()
+    own = db.execute(session, _OWN, project_id=project_id).one()
     pairs = zip(NAMES, own, strict=True)
     return Quotas(**{name: getattr(settings, name) if value is None else value for name, value in pairs})
 
@@ -39,7 +41,3 @@ def held(session: Session, project_id: str, settings: Settings, *names: str) -> 
         # Not FOR UPDATE: that would also wait for everybody who inserts a row of this project.
         session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
     return quotas
-
-
-def _columns() -> list[sa.ColumnElement[int | None]]:
-    return [getattr(Project, name) for name in NAMES]

@@ -13,6 +13,7 @@ from app.events.tables import Event
 _OF_JOB = Event.job_id == sa.bindparam("job_id")
 _PLACE = sa.select(Event.seq).where(_OF_JOB, Event.id == sa.bindparam("event_id"))
 _SHOWN = sa.select(Event.id, Event.seq, Event.created_at, Event.level, Event.type, Event.message, Event.data)
+_APPEND = sa.insert(Event)
 _EVENTS = pages.Listing(_SHOWN.where(_OF_JOB), Event.seq)
 
 
@@ -20,7 +21,8 @@ def append(
     session: Session, job_id: str, message: str, *, level: str = "info", data: dict[str, Any] | None = None
 ) -> None:
     """Add a message event to the caller's transaction."""
-    session.add(Event(id=new_id(), job_id=job_id, level=level, type="message", message=message, data=data or {}))
+    values = {"id": new_id(), "job_id": job_id, "level": level, "message": message, "data": data or {}}
+    db.execute(session, _APPEND, type="message", **values)
 
 
 def append_metrics(session: Session, job_id: str, steps: Iterable[dict[str, Any]]) -> None:
@@ -69,7 +71,7 @@ def newest(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
 def place(session: Session, job_id: str, event_id: str) -> int:
     """The place of an event of this job. Raises UnknownCursor."""
     if ids.is_plain(event_id):
-        found = db.rows(session, _PLACE, job_id=job_id, event_id=event_id).scalar()
+        found = db.execute(session, _PLACE, job_id=job_id, event_id=event_id).scalar()
         if found is not None:
             return int(found)
     raise pages.UnknownCursor

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app import ids, pages, tracing
+from app import db, ids, pages, tracing
 from app.auth.service import Caller
 from app.auth.tables import Project
 from app.config import Settings
@@ -35,6 +35,7 @@ from app.models.tables import Checkpoint, TunedModel
 
 SUPERVISED = "supervised"
 FINE_TUNE = "fine-tune"
+_PRIORITY = sa.select(Project.priority).where(Project.id == sa.bindparam("project_id"))
 
 
 def create(session: Session, caller: Caller, body: JobRequest, *, catalog: Catalog, settings: Settings) -> Job:
@@ -191,7 +192,7 @@ def _shape(session: Session, parent: TunedModel | None) -> dict[str, Any]:
 
 
 def _new_job(session: Session, project_id: str, body: JobRequest, start: models.Start, asked: dict[str, Any]) -> Job:
-    priority = session.scalar(sa.select(Project.priority).where(Project.id == project_id))
+    priority = db.execute(session, _PRIORITY, project_id=project_id).scalar()
     job = Job(
         id=ids.new("ftjob-"),
         project_id=project_id,

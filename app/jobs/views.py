@@ -50,7 +50,7 @@ _JOBS_WITH = pages.Listing(_SHOWN.where(Job.user_metadata.contains(sa.bindparam(
 def job(session: Session, project_id: str, job_id: str) -> Row:
     """The project's job with this id. Raises JobNotFound."""
     if ids.is_plain(job_id):
-        found = db.rows(session, _JOB, project_id=project_id, job_id=job_id).one_or_none()
+        found = db.execute(session, _JOB, project_id=project_id, job_id=job_id).one_or_none()
         if found is not None:
             return found
     raise JobNotFound(job_id)
@@ -88,4 +88,4 @@ def check_job(session: Session, project_id: str, job_id: str) -> None:
 def _place(session: Session, project_id: str, job_id: str) -> int | None:
     if not ids.is_plain(job_id):
         return None
-    return db.rows(session, _PLACE, project_id=project_id, job_id=job_id).scalar()
+    return db.execute(session, _PLACE, project_id=project_id, job_id=job_id).scalar()
