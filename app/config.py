@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     # The API process.
     host: str = "127.0.0.1"
     port: int = 8000
-    request_threads: int = Field(default=6, ge=1)  # requests worked on at once in one process; more hinder each other
+    request_threads: int = Field(default=4, ge=1)  # requests worked on at once in one process; more hinder each other
     database_pool_size: int = 8
     max_body_bytes: int = MIB
     body_seconds: float = 30.0  # a body may take so long, and a second more for each 4 KiB that came

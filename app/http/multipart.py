@@ -13,11 +13,11 @@ from typing import Protocol, Self
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.concurrency import run_in_threadpool
 
 from app.errors import BadRequest, TooLarge
 from app.http import arrival
 from app.http.arrival import InvalidContentType
+from app.http.threads import move
 
 BATCH_BYTES = 1024 * 1024  # what is handed to the thread that hashes, checks and stores
 MAX_FIELD_BYTES = 64 * 1024
@@ -88,12 +88,12 @@ async def receive(request: Request, form: Form, target: Target, *, meanwhile: Ca
     parser = MultipartParser(_boundary(request), reader.callbacks())  # type: ignore[arg-type]
     try:
         await _pump(request, parser, reader, partial(_hand_on, target, meanwhile))
-        await run_in_threadpool(target.finish)
+        await move(target.finish)
     except MultipartParseError as error:
-        await run_in_threadpool(target.abort, error)
+        await move(target.abort, error)
         raise InvalidForm(f"The body is not a valid multipart form: {error}") from None
     except BaseException as error:
-        await run_in_threadpool(target.abort, error)
+        await move(target.abort, error)
         raise
 
 
@@ -216,7 +216,7 @@ class _Behind:
         if self._writing is not None:
             await asyncio.wait([self._writing])  # and not the thing itself: a request that ends must not take it along
             self._writing.result()
-        self._writing = asyncio.ensure_future(run_in_threadpool(self._hand_on, data))
+        self._writing = asyncio.ensure_future(move(self._hand_on, data))
 
     async def __aenter__(self) -> Self:
         return self

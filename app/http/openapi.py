@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from app import errors
 from app.errors import AppError
 from app.http.routing import all_routes
+from app.http.threads import chunks_of
 
 VERSION = "1.0.0"  # of the document
 REF = "#/components/schemas/{model}"
@@ -33,7 +34,7 @@ class _Chunks(StreamingResponse):
     """Bytes of something open, which is closed when the reply ends, however it ends."""
 
     def __init__(self, chunks: Iterable[bytes], status_code: int = 200, *, headers: Mapping[str, str]) -> None:
-        super().__init__(chunks, status_code, headers)
+        super().__init__(chunks_of(chunks), status_code, headers)
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
