@@ -5,6 +5,7 @@ A ring carries nothing: a worker that hears one looks into Postgres. Losing ever
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from celery import Celery
@@ -74,14 +75,17 @@ def trouble(settings: Settings) -> str:
 class Bell:
     """Rings queues, best effort, in a thread of its own: nobody waits for a ring, and a failure is only logged.
 
-    A ring says nothing but "look", so those that come while one is on its way are one more, however many they are.
+    A ring says nothing but "look": those that come while one is on its way, or right after it, are one.
     """
+
+    PAUSE_SECONDS = 0.05
 
     def __init__(self, settings: Settings) -> None:
         self._celery = create_celery(settings) if settings.redis_url else None
         self._ringer = ThreadPoolExecutor(1, thread_name_prefix="bell")
         self._lock = threading.Lock()
         self._due: set[str] = set()
+        self._rung = 0.0  # when the last ring ended
 
     def ring(self, queue: str) -> None:
         """Tell the workers of `queue` to look."""
@@ -92,6 +96,7 @@ class Bell:
         self._ringer.submit(self._ring, queue)
 
     def _ring(self, queue: str) -> None:
+        time.sleep(max(0.0, self._rung + self.PAUSE_SECONDS - time.monotonic()))
         with self._lock:
             self._due.discard(queue)
         assert self._celery is not None
@@ -99,3 +104,4 @@ class Bell:
             self._celery.send_task(RING, queue=queue, expires=60, ignore_result=True)
         except Exception as error:  # noqa: BLE001 - whatever the broker's trouble is, polling covers a lost ring
             log.warning("ring.lost", extra={"queue": queue, "reason": type(error).__name__})
+        self._rung = time.monotonic()

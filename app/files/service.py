@@ -100,7 +100,7 @@ def find(session: Session, project_id: str, file_id: str) -> File | None:
     """The project's file with this id, if there is one."""
     if not ids.is_plain(file_id):
         return None
-    return session.scalar(_visible(project_id).where(File.id == file_id))
+    return session.scalar(_ONE, {"project_id": project_id, "file_id": file_id})
 
 
 def get(session: Session, project_id: str, file_id: str) -> File:
@@ -159,9 +159,12 @@ def clean_filename(name: str, *, param: str = "file") -> str:
     return name
 
 
-def _visible(project_id: str) -> sa.Select[File]:
+def _visible(project_id: str | sa.BindParameter[str]) -> sa.Select[File]:
     living = sa.or_(File.expires_at.is_(None), File.expires_at > sa.func.now())
     return sa.select(File).where(File.project_id == project_id, File.deleted_at.is_(None), living)
+
+
+_ONE = _visible(sa.bindparam("project_id", type_=sa.String())).where(File.id == sa.bindparam("file_id"))
 
 
 def _insert(session: Session, file: File) -> File:

@@ -157,8 +157,10 @@ def trainable(session: Session, project_id: str, name: str, *, catalog: Catalog,
     Raises ModelNotAvailable if it is unknown, another project's without a permission, or if its base is not on this
     server (any more).
     """
-    parent = find(session, project_id, name)
-    entry = catalog.find(parent.base_model if parent else name)
+    entry, parent = catalog.find(name), None
+    if entry is None:
+        parent = find(session, project_id, name)
+        entry = catalog.find(parent.base_model) if parent else None
     if entry is None or not entry.available(models_dir):
         raise ModelNotAvailable(name)
     if parent is not None and parent.base_key != entry.base_key:
