@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import BUCKET, ROOT, Journey, Project, Up
+from tests.e2e.stack import BUCKET, METRICS_PORT, METRICS_TOKEN, ROOT, Journey, Project, Up
 
 TICKETS = ROOT / "examples" / "support-tickets"
 CLIENTS = ROOT / ".e2e-clients"
@@ -52,6 +52,8 @@ def s3_stack(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> Iter
         "TUNESMITH_S3_ENDPOINT_URL": s3_endpoint,
         "TUNESMITH_S3_ACCESS_KEY_ID": "id",
         "TUNESMITH_S3_SECRET_ACCESS_KEY": "secret",
+        "TUNESMITH_METRICS_PORT": str(METRICS_PORT),
+        "TUNESMITH_METRICS_TOKEN": METRICS_TOKEN,
     }
     up = Up(tmp_path_factory.mktemp("s3") / "data", settings).start()
     yield up

@@ -2,19 +2,15 @@
 
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import OpenAI
 
-from tests.e2e.stack import ROOT, Up, clean_environment, command
+from tests.e2e.stack import ROOT, Up, clean_environment, command, train_a_little
 
 pytestmark = pytest.mark.xdist_group("e2e-backup")
-
-TICKETS = ROOT / "examples" / "support-tickets" / "train.jsonl"
-SMALL: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 8}}}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,23 +32,10 @@ def seen(up: Up) -> dict[str, Any]:
         }
 
 
-def trained(up: Up) -> None:
-    lines = TICKETS.read_text("utf-8").splitlines(keepends=True)[:40]
-    with OpenAI(base_url=up.base_url, api_key=up.api_key) as client:
-        file = client.files.create(file=("train.jsonl", "".join(lines).encode()), purpose="fine-tune")
-        job = client.fine_tuning.jobs.create(model="tiny-chat", training_file=file.id, method=SMALL)
-        deadline = time.monotonic() + 180
-        while job.status != "succeeded":
-            assert job.status not in {"failed", "cancelled"}, job.error
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-            job = client.fine_tuning.jobs.retrieve(job.id)
-
-
 def test_what_was_saved_while_running_comes_back_elsewhere(tmp_path: Path) -> None:
     up = Up(tmp_path / "data").start()
     try:
-        trained(up)
+        train_a_little(up)
         before = seen(up)
         key = up.api_key
         saved = run("backup", str(tmp_path / "saved"), "--data-dir", str(up.data_dir))
@@ -67,7 +50,7 @@ def test_what_was_saved_while_running_comes_back_elsewhere(tmp_path: Path) -> No
     try:
         assert again.api_key == key
         assert seen(again) == before
-        trained(again)
+        train_a_little(again)
     finally:
         again.stop()
 
