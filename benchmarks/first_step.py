@@ -1,10 +1,11 @@
 """From POST to the first optimizer step, on an engine that already holds the base model.
 
 Both moments are the database's: the job's row was written at `created_at`, its first step was reported at
-`first_step_at`.
+`first_step_at`. Of that, admission is what the engine does to have one more job: a slot, the data mapped, an optimizer.
 """
 
 import tempfile
+import time
 from pathlib import Path
 
 from openai import OpenAI
@@ -12,10 +13,13 @@ from sqlalchemy import text
 
 from app import db
 from app.embedded import postgres
+from benchmarks import ours, shapes
 from benchmarks.figures import show
 from tests.e2e.stack import ROOT, Up
+from worker.engine.job import admit
 
 RUNS, ROWS = 9, 100
+TINY_CHAT = ROOT / "catalog" / "tiny-chat"
 TICKETS = ROOT / "examples" / "support-tickets" / "train.jsonl"
 
 
@@ -29,6 +33,7 @@ def run() -> None:
             seconds = [waited(up.data_dir, job) for job in jobs]
         finally:
             up.stop()
+    show("of which admission to the engine (< 50)", [seconds * 1e3 for seconds in admissions()], "ms")
     show(f"POST to first optimizer step, {ROWS} rows, tiny-chat (< 2)", seconds[1:], "s")  # the first warms up
 
 
@@ -46,6 +51,21 @@ def train(client: OpenAI, number: int) -> str:
         pass
     assert now.status == "succeeded", now.error
     return job.id
+
+
+def admissions() -> list[float]:
+    """Seconds that each of several admissions to an engine with tiny-chat takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = ours.load_base(TINY_CHAT, jobs=1)
+        data = shapes.save_rows(Path(folder) / "rows", shapes.chat_rows(ROWS, base.vocabulary))
+        seconds = []
+        for number in range(RUNS + 1):
+            command = ours.admission(number + 1, data, Path(folder) / str(number))
+            began = time.perf_counter()
+            admit(command, base)
+            seconds.append(time.perf_counter() - began)
+            base.bank.adapters[0] = None
+    return seconds[1:]
 
 
 def waited(data_dir: Path, job_id: str) -> float:

@@ -65,7 +65,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     clock = Clock(base.bank.device)
     company = Company(base, clock.report, clock.ended)
     with tempfile.TemporaryDirectory() as folder:
-        waiting = [_admission(options, number, Path(folder)) for number in range(len(options.data))]
+        waiting = [_admission(options, number, Path(folder) / str(number)) for number in range(len(options.data))]
         began = time.perf_counter()
         while waiting or company.members:
             while waiting and not (options.one_by_one and company.members):
@@ -99,13 +99,34 @@ def load_base(
     return base
 
 
-def _admission(options: argparse.Namespace, number: int, folder: Path) -> Admit:
-    rank = options.ranks[number % len(options.ranks)]
+def _admission(options: argparse.Namespace, number: int, out: Path) -> Admit:
+    return admission(
+        number + 1,
+        options.data[number],
+        out,
+        rank=options.ranks[number % len(options.ranks)],
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        adapter=options.adapter,
+    )
+
+
+def admission(
+    number: int,
+    data: Path,
+    out: Path,
+    *,
+    rank: int = 16,
+    batch_size: int = 8,
+    learning_rate: float = 1e-3,
+    adapter: Path | None = None,
+) -> Admit:
+    """One epoch over prepared rows, on every linear."""
     spec = Spec(
         method="supervised",
         n_epochs=1,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
         lora_rank=rank,
         lora_alpha=2.0 * rank,
         lora_dropout=0.0,
@@ -121,9 +142,7 @@ def _admission(options: argparse.Namespace, number: int, folder: Path) -> Admit:
         seed=1,
         resume_interval_seconds=3600.0,
     )
-    out = folder / str(number)
-    adapter = str(options.adapter) if options.adapter else None
-    return Admit(number + 1, f"job-{number}", spec, str(options.data[number]), None, None, adapter, str(out))
+    return Admit(number, f"job-{number}", spec, str(data), None, None, str(adapter) if adapter else None, str(out))
 
 
 def _figures(clock: Clock, seconds: float, *, alone: bool) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the training benchmarks train: Llama-shaped models with random weights, and rows of tokens to train them on.
 
-Lengths are log-normal (median 180, cut at `longest`), as chats are. A row is a prompt of random words and an answer
+Lengths are log-normal, as those of chats are. A row is a prompt of random words and an answer
 that repeats it shifted by one token, so that the loss falls and two trainers can be held against each other.
 """
 
