@@ -4,6 +4,7 @@ The one task sets an event. The bootstep ties the node's life to the worker's: s
 shutdown begins, stopped before the process ends.
 """
 
+import sys
 from typing import Any
 
 from celery import bootsteps, signals
@@ -14,7 +15,7 @@ from worker.node import Node
 
 
 def serve(node: Node, queue_name: str, settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT, then drain and return."""
+    """Run until SIGTERM or SIGINT, then drain and end the process."""
     celery = queue.create_celery(settings)
     metrics.serve(settings, alive=lambda: node.alive)
 
@@ -36,7 +37,7 @@ def serve(node: Node, queue_name: str, settings: Settings) -> None:
 
     celery.steps["worker"].add(NodeStep)
     signals.worker_shutting_down.connect(drain, weak=False)
-    celery.Worker(
+    worker = celery.Worker(
         pool="threads",
         concurrency=1,
         queues=[queue_name],
@@ -45,4 +46,6 @@ def serve(node: Node, queue_name: str, settings: Settings) -> None:
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
-    ).start()
+    )
+    worker.start()
+    sys.exit(worker.exitcode)  # a node that could not start is a failure for whoever started us
