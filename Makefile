@@ -25,10 +25,10 @@ FUZZ = $(BIN)/python -m pytest -s tests/fuzz/fuzz_openapi.py
 SOURCES := app worker migrations catalog benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test clients serve check fix fuzz fuzz-short bench migrate env lock audit
+.PHONY: help quickstart test chaos chaos-short clients serve check fix fuzz fuzz-short bench migrate env lock audit
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.installed ## Fine-tune the bundled model on the example tickets and show what it learned
 	$(BIN)/python examples/quickstart.py
@@ -38,6 +38,12 @@ serve: $(VENV)/.installed ## Run the whole stack on this machine (state in .tune
 
 test: $(VENV)/.installed-dev $(CLIENTS)/.installed ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+chaos: $(VENV)/.installed-dev ## Kill, cut and starve everything, and judge what is left (CHAOS_SEED=N repeats a run)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos tests/chaos
+
+chaos-short: $(VENV)/.installed-dev ## The part of it that CI runs, which comes past every failpoint
+	OMP_NUM_THREADS=1 CHAOS_SHORT=1 CHAOS_SLOW=3 $(BIN)/python -m pytest -m short tests/chaos
 
 clients: $(CLIENTS)/.installed ## Install the other OpenAI clients that the tests use
 

@@ -10,6 +10,8 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from app.failpoints import failpoint
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -41,11 +43,14 @@ _sessions = orm.sessionmaker(expire_on_commit=False)
 _readers = orm.sessionmaker(expire_on_commit=False)
 
 
-def create_engine(url: str, *, pool_size: int = 8) -> sa.Engine:
+def create_engine(url: str, *, pool_size: int = 8, idle_seconds: float = 10.0) -> sa.Engine:
     """An engine on Postgres through psycopg 3, with at most twice `pool_size` connections.
 
     A dead connection is noticed before it is used, unless it died within the last second (docs/decisions/0063).
+    idle_seconds: the server ends a transaction in which nothing happens for so long. A process that stands still in one
+    would hold its rows locked, and nobody could take its jobs from it.
     """
+    idle = f"-c idle_in_transaction_session_timeout={idle_seconds * 1000:.0f}"
     engine = sa.create_engine(
         url,
         pool_size=pool_size,
@@ -54,7 +59,7 @@ def create_engine(url: str, *, pool_size: int = 8) -> sa.Engine:
         pool_timeout=2,  # seconds; a full pool answers 503 rather than hang
         json_deserializer=msgspec.json.decode,
         hide_parameters=True,  # an error's text goes to the log, and rows hold what users sent
-        connect_args={"connect_timeout": 5, "application_name": "tunesmith", **_NOTICE_A_DEAD_PEER},
+        connect_args={"connect_timeout": 5, "application_name": "tunesmith", **_NOTICE_A_DEAD_PEER, "options": idle},
     )
     sa.event.listen(engine, "checkin", _note_use)
     sa.event.listen(engine, "checkout", _check_alive)
@@ -96,6 +101,7 @@ def transaction() -> Iterator[Session]:
     """One phase of work: commits at the end, rolls back if the block raises, then runs what `after_commit` kept."""
     with _sessions() as session, session.begin():
         yield session
+    failpoint("transaction.committed")
     for callback in session.info.pop("after_commit", []):
         callback()
 

@@ -13,6 +13,7 @@ from benchmarks import figures
 NAMES = (
     "api_process",
     "api_speed",
+    "claims",
     "data",
     "first_step",
     "memory",

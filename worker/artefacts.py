@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app import storage
+from app.failpoints import failpoint
 from app.jobs.tables import Job
 from app.models.catalog import CatalogEntry
 from app.storage import ObjectMissing, Store
@@ -81,6 +82,7 @@ def upload(store: Store, folder: Path, prefix: str) -> None:
     names = sorted((path.name for path in folder.iterdir()), key=lambda name: (name == MANIFEST, name))
     for name in names:
         persistently(partial(storage.put_file, store, prefix + name, folder / name))
+        failpoint("artefact.stored")
 
 
 def put_bytes(store: Store, key: str, data: bytes) -> str:

@@ -15,7 +15,11 @@ def main() -> None:
     logs.configure(settings)
     tracing.configure(settings, "worker-cpu")
     gc.freeze()  # what was imported stays for good; looking through it again and again takes 8 % of preparing a file
-    db.configure(db.create_engine(settings.database_url, pool_size=settings.prepare_slots + 3))
+    db.configure(
+        db.create_engine(
+            settings.database_url, pool_size=settings.prepare_slots + 3, idle_seconds=settings.lease_seconds / 3
+        )
+    )
     celery_process.serve(prepare_job.create_node(settings), queue.CPU, settings)
 
 

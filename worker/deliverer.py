@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from app import db, metrics
 from app.config import Settings
 from app.egress import Egress, open_egress
+from app.failpoints import failpoint
 from app.secrets import Vault
 from app.webhooks import lanes, sending
 from app.webhooks.lanes import Lane, Work
@@ -83,7 +84,9 @@ class Deliverer:
             lanes.release(session, lane)
 
     def _attempt(self, lane: Lane, work: Work) -> Outcome:
+        failpoint("webhook.counted")
         outcome = lanes.UNREADABLE if work.letter is None else sending.send(self._egress, work.letter)
+        failpoint("webhook.sent")
         fields = {"endpoint": lane.endpoint_id, "delivery": work.delivery_id, "attempt": work.number}
         metrics.WEBHOOK_ATTEMPTS.labels("delivered" if outcome.delivered else "failed").inc()
         if outcome.delivered:

@@ -64,7 +64,8 @@ class Trainer:
             else:
                 self._runner.run(job, held, entry, engine, alone=job.suspect)
         finally:
-            self._running.pop(job.id, None)
+            if self._running.get(job.id) is job:  # else it was lost, and claimed again meanwhile
+                del self._running[job.id]
 
     def warm_up(self, node: Node) -> None:
         """Start the engine, and load the base that the settings name, before the first job."""
@@ -202,7 +203,9 @@ def main() -> None:
     logs.configure(settings)
     tracing.configure(settings, "worker-gpu")
     kernel.close_to_inspection()  # by the engine, which runs as the same user
-    db.configure(db.create_engine(settings.database_url, pool_size=GPU_SLOTS + 4))
+    db.configure(
+        db.create_engine(settings.database_url, pool_size=GPU_SLOTS + 4, idle_seconds=settings.lease_seconds / 3)
+    )
     celery_process.serve(create_node(settings), queue.GPU, settings)
 
 

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from app import db, ids, logs, metrics, tracing
 from app.config import Settings
+from app.failpoints import failpoint
 from app.jobs import claims, states
 from app.jobs.tables import Job
 from app.storage import Store
@@ -212,6 +213,7 @@ class Node:
             earlier.lose()
             earlier.ended.wait()
         try:
+            failpoint("job.claimed")
             self._run(job, held)
         except Exception:
             # The job's lease runs out and a sweep puts it back; nothing is hidden from the log.

@@ -15,6 +15,7 @@ from app import db, metrics, queue, storage
 from app.auth.errors import QuotaExceeded
 from app.config import Settings
 from app.events import service as events
+from app.failpoints import failpoint
 from app.files.tables import File
 from app.jobs import claims, failures, hyperparameters, quotas, states, transitions
 from app.jobs.tables import Job
@@ -130,6 +131,7 @@ class Preparer:
                 queued = Note("Files validated, moving job to queued state")
                 transitions.move(session, job.id, states.QUEUED, note=queued, fence=job.fence)
                 db.after_commit(session, partial(self._bell.ring, queue.GPU))
+        failpoint("job.queued")
         log.info("job.prepared", extra={"job": job.id, "examples": examples, "kept": kept})
 
     def _tokenizer(self, entry: CatalogEntry) -> LoadedTokenizer:
@@ -171,6 +173,7 @@ class Preparer:
             folder = Path(name)
             source = folder / "source.jsonl"
             artefacts.persistently(lambda: storage.get_file(self._store, file.object_key, source))
+            failpoint("file.fetched")
             out = folder / "prepared"
             with source.open("rb") as lines:
                 prepared = dataset.prepare(
@@ -181,6 +184,7 @@ class Preparer:
             (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             source.unlink()
             artefacts.upload(self._store, out, prefix)
+            failpoint("prepared.uploaded")
             shutil.rmtree(out)
         return manifest
 

@@ -16,6 +16,7 @@ from app import db, outbox
 from app.auth.tables import Organization, Project
 from app.db import Session
 from app.events import service as events
+from app.failpoints import failpoint
 from app.files import service as files
 from app.files.tables import File
 from app.jobs import claims, states, transitions
@@ -177,6 +178,7 @@ def finish(job: Job, report: dict[str, Any], prefix: str, manifest_sha256: str, 
             raise Lost
         if job.resume_prefix is not None:
             outbox.put(session, outbox.DELETE_PREFIX, {"prefix": job.resume_prefix})
+        failpoint("job.finishing")
 
 
 def data_hashes(job: Job) -> dict[str, str]:

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 from app import db, metrics, tracing
 from app.config import Settings
+from app.failpoints import failpoint
 from app.jobs import failures, hyperparameters, states
 from app.jobs.tables import Job
 from app.models import service as models
 from app.models.catalog import CatalogEntry
-from app.storage import ObjectMissing, Store
+from app.storage import FULL, ObjectMissing, Store
 from worker import artefacts, publishing, sweeps, tracking
 from worker.artefacts import CorruptObject, StorageUnavailable
 from worker.node import Held
@@ -80,18 +81,26 @@ def _train(training: "Training", *, alone: bool) -> Trouble | None:
         return training.run()
     except Lost:
         raise
-    except EngineDied as error:
-        return Trouble(failures.ENGINE_CRASHED, str(error), suspect=not alone)
     except EngineRefused as error:
         # What does not fit beside others may fit alone.
         return _refusal(error.code, str(error), suspect=error.code == "no_room" and not alone)
-    except BadState as error:
-        return Trouble(failures.BAD_RESUME, str(error))
-    except (StorageUnavailable, CorruptObject, ObjectMissing) as error:
-        return Trouble(failures.STORAGE_UNAVAILABLE, f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever it is, the job must leave the engine, and somebody must have it
-        log.exception("job.crashed", extra={"job": training.job.id, "fence": training.job.fence})
-        return Trouble(failures.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        cause = _cause(error)
+        if cause == failures.INTERNAL_ERROR:
+            log.exception("job.crashed", extra={"job": training.job.id, "fence": training.job.fence})
+        suspect = cause == failures.ENGINE_CRASHED and not alone
+        return Trouble(cause, f"{type(error).__name__}: {error}", suspect)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, EngineDied):
+        return failures.ENGINE_CRASHED
+    if isinstance(error, BadState):
+        return failures.BAD_RESUME
+    full = isinstance(error, OSError) and error.errno in FULL
+    if full or isinstance(error, StorageUnavailable | CorruptObject | ObjectMissing):
+        return failures.STORAGE_UNAVAILABLE
+    return failures.INTERNAL_ERROR
 
 
 def _refusal(code: str, message: str, *, suspect: bool = False) -> Trouble:
@@ -162,6 +171,7 @@ class Training:
         validation = self._dataset(job.validation_key) if job.validation_key else None
         resume = self._state()
         adapter = self._fetched("parent", self._parent_prefix()) if resume is None else None
+        failpoint("job.fetched")
         reply, reports = self.engine.admit(
             job.id,
             spec=hyperparameters.engine_spec(job, job.resolved, self.settings),
@@ -172,6 +182,7 @@ class Training:
             out=str(self.scratch / "out"),
             tenant=job.project_id,
         )
+        failpoint("job.admitted")
         if job.deterministic and reply["step"] == 0:
             self._tell("info", f"Deterministic training, on {reply['threads']} threads of {reply['device']}")
         return reports
@@ -214,6 +225,7 @@ class Training:
 
     def _flush(self) -> None:
         self._do(self.progress.flush)
+        failpoint("steps.stored")
 
     def _tell(self, level: str, message: str) -> None:
         self._do(publishing.tell, self.job, level, message)
@@ -222,8 +234,10 @@ class Training:
         folder, step = Path(report["path"]), report["step"]
         prefix = f"{artefacts.job_prefix(self.job)}checkpoints/step-{step:06d}/"
         digest = self._upload_adapter(folder, prefix, report["metrics"])
+        failpoint("checkpoint.uploaded")
         self._flush()
         self._do(publishing.checkpoint, self.job, report, prefix, digest)
+        failpoint("checkpoint.published")
         shutil.rmtree(folder)
 
     def _publish_resume(self, folder: Path, step: int) -> None:
@@ -233,8 +247,10 @@ class Training:
         prefix = f"{artefacts.job_prefix(self.job)}resume/step-{step:06d}/"
         artefacts.write_manifest(folder)
         artefacts.upload(self.store, folder, prefix)
+        failpoint("state.uploaded")
         self._flush()
         self._do(publishing.resume_state, self.job, prefix, step)
+        failpoint("state.published")
         self._saved_step = step
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -242,8 +258,11 @@ class Training:
         self._flush()
         prefix = artefacts.job_prefix(self.job)
         digest = self._upload_adapter(Path(report["path"]), f"{prefix}final/", report["metrics"])
+        failpoint("adapter.uploaded")
         result = self._do(publishing.store_result, self.store, self.job, f"{prefix}step_metrics.csv")
+        failpoint("result.stored")
         self._do(publishing.finish, self.job, report, f"{prefix}final/", digest, result)
+        failpoint("job.succeeded")
         self._failed = False
         metrics.JOBS_ENDED.labels(states.SUCCEEDED, "").inc()
         memory = {name: report[name] for name in ("predicted_bytes", "peak_bytes")}
@@ -257,6 +276,7 @@ class Training:
             if error.code != "unknown_job":
                 raise
             return self._end(self._last(reports))  # it has ended by itself meanwhile
+        failpoint("job.released")
         while (report := _next(reports, wait=False)) is not None:
             self._follow(report)
         if reply.get("resume"):
@@ -264,6 +284,7 @@ class Training:
         self._flush()
         self._failed = False
         self._do(publishing.hand_back, self.job, reply["step"], self.held.pausing.is_set())
+        failpoint("job.handed_back")
         log.info("job.handed_back", extra={"job": self.job.id, "step": reply["step"]})
         return None
 

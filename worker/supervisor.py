@@ -26,6 +26,7 @@ from worker.engine import protocol
 log = logging.getLogger(__name__)
 
 LOAD_SECONDS = 1800.0  # reading tens of gigabytes from a slow disk
+MODULE = "worker.engine"
 PASS_SECONDS = 120.0  # the engine answers between two passes; one that does not hangs
 STEP_SECONDS = 1800.0  # a save waits for the step boundary
 STOP_SECONDS = 5.0
@@ -63,7 +64,7 @@ class Engine:
         arguments = ["--commands", str(commands), "--replies", str(replies), "--lifeline", str(lifeline)]
         try:
             self._process = confined.start(
-                [sys.executable, "-m", "worker.engine", *arguments],
+                [sys.executable, "-m", MODULE, *arguments],
                 environment=_bare(environment),
                 descriptors=inherited,
                 isolation=isolation,

@@ -12,6 +12,7 @@ from app.audit.service import Clock
 from app.auth.tables import Project
 from app.config import Settings
 from app.db import Session
+from app.failpoints import failpoint
 from app.files import service as files
 from app.jobs import failures, states, transitions
 from app.jobs.tables import Job
@@ -112,6 +113,7 @@ def take_back(session: Session, job: Job, cause: str, *, suspect: bool = False) 
     if begin_again:
         values |= {"resume_prefix": None, "resume_step": 0}
     step = 0 if begin_again else job.resume_step
+    failpoint("job.taking_back")
     if not verdict.retry:
         metrics.JOBS_ENDED.labels(states.FAILED, cause).inc()
         error = failures.public_error(cause)
@@ -152,8 +154,10 @@ def due_outbox(store: Store) -> int:
     with db.transaction() as session:
         rows = outbox.claim(session, BATCH)
     for row in rows:
+        failpoint("deletion.claimed")
         try:
             _carry_out(store, row.kind, row.payload)
+            failpoint("deletion.done")
         except Exception as error:  # noqa: BLE001 - any failure of the store is tried again, whatever its type
             metrics.OUTBOX_FAILURES.labels(row.kind).inc()
             log.warning("outbox.failed", extra={"row": row.id, "kind": row.kind, "reason": type(error).__name__})

@@ -228,6 +228,9 @@ def _alive() -> sa.ColumnElement[bool]:
 
 
 def _touch(session: Session, key: ApiKey) -> None:
+    """Note that a key is in use, if the database takes notes: after a failover it may not, and reads go on."""
+    if session.scalar(sa.select(sa.func.current_setting("transaction_read_only"))) == "on":
+        return
     stale = sa.or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < sa.func.now() - LAST_USED_EVERY)
     session.execute(sa.update(ApiKey).where(ApiKey.id == key.id, stale).values(last_used_at=sa.func.now()))
 

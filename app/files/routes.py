@@ -16,6 +16,7 @@ from app.auth.deps import Caller, requires
 from app.auth.scopes import Scope
 from app.config import Settings
 from app.errors import NotFound
+from app.failpoints import failpoint
 from app.files import schemas, service, upload
 from app.files.errors import NotDownloadable
 from app.files.purposes import LONGEST_EXPIRY_SECONDS, PURPOSES, SHORTEST_EXPIRY_SECONDS
@@ -115,6 +116,7 @@ def _check_room(request: Request, project_id: str, settings: Settings) -> None:
 def _insert(received: Upload, attempt: Attempt, caller: Caller, settings: Settings) -> JSONResponse:
     """The row comes last; without it the object is removed again. A row that may be there keeps its object."""
     try:
+        failpoint("file.stored")
         attempt.identify(received.described())
         with db.transaction() as session:
             row = service.add(

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from psycopg.errors import ReadOnlySqlTransaction
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -42,6 +43,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ClientDisconnect, _disconnected)
+    app.add_exception_handler(sa.exc.InternalError, _refused_write)
     for kind in (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, StoreUnavailable):
         app.add_exception_handler(kind, _unavailable)
 
@@ -81,6 +83,13 @@ def _allowed(request: Request) -> set[str]:
 def _validation_error(_: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
     return render(BadRequest(str(first["msg"]), param=str(first["loc"][-1])))
+
+
+def _refused_write(request: Request, error: Any) -> Response:
+    """A server that takes nothing but reads, as after a failover. Any other internal error is ours."""
+    if isinstance(error.orig, ReadOnlySqlTransaction):
+        return _unavailable(request, error)
+    raise error
 
 
 def _unavailable(_: Request, error: Any) -> JSONResponse:

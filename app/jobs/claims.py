@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from app.auth.tables import Project
 from app.db import Session
 from app.events import service as events
 from app.jobs import hyperparameters, states
@@ -217,8 +218,9 @@ def claim_queued(
     company: the project that has the engine to itself; where another's job is next, nothing is taken, so that the
     engine falls free for it.
     """
-    # One claim at a time, and a statement of its own: the next one sees what was claimed before it.
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIMING)))
+    if running_jobs or session.scalar(sa.select(sa.exists().where(Project.quota_running_jobs > 0))):
+        # One claim at a time, and a statement of its own: the next one sees what was claimed before it.
+        session.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIMING)))
     parameters = {"base_key": base_key, "alone": alone, "running_jobs": running_jobs, "company": company}
     job = _claim(session, _CLAIM_QUEUED, states.RUNNING, worker_id, lease_seconds, parameters)
     if job is not None:

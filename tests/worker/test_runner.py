@@ -1,5 +1,6 @@
 """One job in a runner's hands, with an engine that says what the test wants: what happens when something breaks."""
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from app.jobs.tables import Job
 from app.models import catalog
 from app.models.catalog import CatalogEntry
 from app.storage import Store
-from worker import outages, publishing, runner
+from worker import artefacts, outages, publishing, runner
 from worker.artefacts import write_manifest
 from worker.node import Held
 from worker.runner import Runner
@@ -200,6 +201,19 @@ def test_a_job_leaves_the_engine_whatever_breaks(
     back = job(claimed.id)
     assert engine.released == [False], "else the engine would refuse the job when it comes back"
     assert (back.status, back.lease_until, back.attempts["internal_error"]) == (states.QUEUED, None, 1)
+
+
+def test_a_full_disk_is_the_machines_trouble(
+    claimed: Job, run: Callable[..., Held], adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(artefacts, "write_manifest", full)
+    run(claimed, FakeEngine(step(1), finished(adapter)))
+    back = job(claimed.id)
+    assert (back.status, back.attempts["storage_unavailable"]) == (states.QUEUED, 1)
+    assert "internal_error" not in back.attempts
 
 
 def test_a_worker_that_cannot_renew_its_lease_lets_go_before_it_ends(claimed: Job, run: Callable[..., Held]) -> None:

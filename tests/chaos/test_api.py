@@ -1,0 +1,218 @@
+"""The API killed at each step of a request, left by its clients, stopped under load; webhooks; clocks gone wrong."""
+
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from app import db
+from app.files.tables import File
+from app.jobs import states
+from app.jobs.tables import Job
+from app.secrets import Vault
+from app.webhooks import schemas as webhook_schemas
+from app.webhooks import service as webhooks
+from tests.chaos.child import Point
+from tests.chaos.client import Client
+from tests.chaos.fake_engine import STEP_SECONDS
+from tests.chaos.history import Delivered
+from tests.chaos.world import SLOW, World, died, kill, lines, until
+from tests.receivers import OK, Arrived, Receiver, receiving
+
+FORM = {"data": {"purpose": "fine-tune"}, "files": {"file": ("a.jsonl", lines(12))}}
+
+
+def count(row: type) -> int:
+    with db.reading() as session:
+        return session.scalar(sa.select(sa.func.count()).select_from(row)) or 0
+
+
+def restart_when_dead(client: Client) -> threading.Thread:
+    def wait() -> None:
+        died(client.process)
+        client.restart()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.short
+def test_F01_killed_in_the_middle_of_an_upload(world: World) -> None:
+    """No row and, after a while, no object; sent again it is there once."""
+    client = Client(world)
+    url = client.http.base_url
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: {client.http.headers['authorization']}\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 10000000\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+        '--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+    )
+    with socket.create_connection((str(url.host), url.port or 80)) as upload:
+        upload.sendall(head.encode() + 100 * lines(400))
+        until(lambda: list((world.folder / "objects").rglob(".partial-*")))
+        kill(client.process)
+    assert count(File) == 0
+    client.restart()
+    assert client.persistently("/v1/files", **FORM).startswith("file-")
+    assert count(File) == 1
+    history = world.history(())
+    assert history.orphans == ()
+    assert list((world.folder / "objects").rglob(".partial-*")) == []
+
+
+@pytest.mark.short
+@pytest.mark.parametrize("point", [Point("file.stored"), Point("transaction.committed", nth=4)])
+def test_F02_killed_after_a_file_was_stored(world: World, point: Point) -> None:
+    """Before its row or after it: the client tries again and has one file, and no other object is left."""
+    client = Client(world, point)
+    again = restart_when_dead(client)
+    assert client.persistently("/v1/files", **FORM).startswith("file-")
+    again.join(60)
+    assert count(File) == 1
+    assert world.history(()).orphans == ()
+
+
+@pytest.mark.short
+@pytest.mark.parametrize("nth", [2, 3])
+def test_F03_F10_killed_around_the_commit_that_creates_a_job(world: World, nth: int) -> None:
+    """After the request took its slot, and after the job was committed: the retry gets the same job.
+
+    The first commit of a request notes that its key is in use.
+    """
+    file_id = world.add_file(lines(12))
+    client = Client(world, Point("transaction.committed", nth=nth))
+    again = restart_when_dead(client)
+    with ThreadPoolExecutor(1) as pool:
+        created = pool.submit(client.create_job, file_id)
+        again.join(60)
+        with db.transaction() as session:
+            session.execute(sa.text("UPDATE idempotency SET lease_until = now() - interval '1s' WHERE reply IS NULL"))
+        job = created.result(60)
+    assert count(Job) == 1
+    world.rescue()
+    world.check([job])
+
+
+@pytest.mark.short
+def test_F04_clients_vanish_at_random_points(world: World) -> None:
+    """Two hundred half requests later the API answers as before, holds no connection and left no rows."""
+    client = Client(world)
+    url = client.http.base_url
+    authorization = client.http.headers["authorization"]
+    body = b'{"model": "tiny-chat", "training_file": "file-a"}'
+    request = (
+        f"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: {authorization}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    for number in range(200):
+        with socket.create_connection((str(url.host), url.port or 80)) as gone:
+            gone.sendall(request[: 1 + number * (len(request) - 1) // 199])
+    until(lambda: _open_transactions() == 0)
+    assert client.get("/v1/fine_tuning/jobs").json()["data"] == []
+    log = (world.folder / "api-0.log").read_text()
+    assert "Traceback" not in log
+    assert "request.failed" not in log
+    assert world.history(()).orphans == ()
+
+
+def _open_transactions() -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' AND datname = current_database()"
+    with db.reading() as session:
+        return session.scalar(sa.text(query)) or 0
+
+
+@pytest.mark.short
+def test_F06_stopped_and_started_again_under_load(world: World) -> None:
+    """Requests under way are answered; who tries again, as the SDK does, notices nothing."""
+    client = Client(world)
+    ended = threading.Event()
+
+    def ask(_: int) -> int:
+        asked = 0
+        with httpx.Client(base_url=client.http.base_url, headers=client.http.headers, timeout=10 * SLOW) as http:
+            while not ended.is_set():
+                try:
+                    reply = http.get("/v1/fine_tuning/jobs")
+                except httpx.TransportError:
+                    time.sleep(0.05)
+                    continue
+                assert reply.status_code == 200, reply.text
+                asked += 1
+        return asked
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask, number) for number in range(8)]
+        time.sleep(0.5)
+        for _ in range(2):
+            client.process.terminate()
+            client.process.join(30 * SLOW)
+            assert client.process.exitcode is not None
+            client.restart()
+        time.sleep(0.5)
+        ended.set()
+        assert all(task.result(60) > 0 for task in asking)
+
+
+def subscribe(world: World, receiver: Receiver) -> str:
+    every_end = [f"fine_tuning.job.{status}" for status in states.FINAL]
+    body = webhook_schemas.EndpointRequest.model_validate(
+        {"name": "all", "url": receiver.url, "event_types": every_end}
+    )
+    vault = Vault(world.settings.secret_keys.get_secret_value())
+    with db.transaction() as session:
+        endpoint, _ = webhooks.create(session, world.caller.project_id, body, vault=vault, most=10)
+        return endpoint.id
+
+
+def delivered(endpoint: str, receiver: Receiver, answers: list[int | None]) -> tuple[Delivered, ...]:
+    def one(arrived: Arrived, answer: int | None) -> Delivered:
+        body = json.loads(arrived.body)
+        return Delivered(
+            endpoint, arrived.headers["webhook-id"], body["data"]["id"], body["type"], arrived.body, answer
+        )
+
+    return tuple(one(arrived, answer) for arrived, answer in zip(receiver.requests, answers, strict=True))
+
+
+@pytest.mark.short
+@pytest.mark.parametrize("point", ["webhook.counted", "webhook.sent"])
+def test_F86_killed_before_or_after_a_webhook_is_sent(world: World, point: str) -> None:
+    """It arrives, perhaps twice, under one id and with one body."""
+    with receiving(OK) as receiver:
+        endpoint = subscribe(world, receiver)
+        (job,) = world.queued(1, n_epochs=1)
+        dying = world.spawn("gpu", Point(point), **{STEP_SECONDS: 0.001})
+        died(dying)
+        world.settle([job])
+        with db.transaction() as session:
+            session.execute(sa.text("UPDATE webhook_deliveries SET due_at = now()"))
+            session.execute(sa.text("UPDATE webhook_endpoints SET lease_until = NULL"))
+        world.rescue("gpu")
+        until(_nothing_due)
+        # What the killed one had sent it never heard of.
+        answers: list[int | None] = [None] * (len(receiver.requests) - 1) + [200]
+        world.check([job], subscribed=(endpoint,), webhooks=delivered(endpoint, receiver, answers))
+        assert len(receiver.requests) == (2 if point == "webhook.sent" else 1)
+
+
+def _nothing_due() -> bool:
+    with db.reading() as session:
+        return not session.scalar(sa.text("SELECT count(*) FROM webhook_deliveries WHERE status = 'pending'"))
+
+
+@pytest.mark.short
+@pytest.mark.parametrize("days", [2, -2])
+def test_F79_a_workers_clock_is_two_days_off(world: World, days: int) -> None:
+    """Leases are the database's; events too."""
+    (job,) = world.queued(1, n_epochs=4)
+    other = world.create(lines(12))
+    world.spawn("cpu", CLOCK_SHIFT=str(days * 86400))
+    world.spawn("gpu", CLOCK_SHIFT=str(days * 86400), **{STEP_SECONDS: 0.02})
+    world.check([job, other])
+    assert world.job(job).attempts == {}
