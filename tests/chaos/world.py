@@ -199,6 +199,8 @@ def _database(postgres: Postgres, name: str) -> Iterator[sa.Engine]:
     with psycopg.connect(host=str(postgres.sockets), user="tunesmith", dbname="postgres", autocommit=True) as admin:
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'tunesmith'")
         admin.execute(f"CREATE DATABASE {name} TEMPLATE tunesmith")
+        # The tests' server forgets its last commits when it is killed; this database may not.
+        admin.execute(f"ALTER DATABASE {name} SET synchronous_commit = on")
         if admin.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone() is None:
             admin.execute(f"CREATE ROLE {ROLE} LOGIN SUPERUSER")
     engine = db.create_engine(postgres.database_url(name), pool_size=20)
