@@ -183,6 +183,6 @@ def test_F63_a_deadlock_is_tried_again(world: World) -> None:
         except sa.exc.OperationalError:
             pass
 
-    with meanwhile(cross, every=0.1):
-        until(lambda: world.job(job).furthest_step > 80)
+    with meanwhile(cross, every=0.5 * SLOW):
+        until(lambda: world.job(job).furthest_step > 40)
     world.check([job])
