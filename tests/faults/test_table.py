@@ -20,19 +20,19 @@ def functions(path: Path) -> frozenset[str]:
     )
 
 
-def tested_here() -> set[str]:
+def numbers_here() -> set[str]:
     names = [name for path in (ROOT / "tests" / "chaos").glob("test_*.py") for name in functions(path)]
     return {number for name in names if name.startswith("test_") for number in re.findall(r"F\d\d", name)}
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_each_fault_has_one_place(number: str) -> None:
-    places = [number in place for place in (tested_here(), ELSEWHERE, WITHOUT, OPEN)]
+    places = [number in place for place in (numbers_here(), ELSEWHERE, WITHOUT, OPEN)]
     assert sum(places) == 1, f"{number}: here, elsewhere, without, open: {places}"
 
 
 def test_no_other_numbers_are_named() -> None:
-    assert tested_here() | ELSEWHERE.keys() | WITHOUT.keys() | OPEN.keys() == set(NUMBERS)
+    assert numbers_here() | ELSEWHERE.keys() | WITHOUT.keys() | OPEN.keys() == set(NUMBERS)
 
 
 @pytest.mark.parametrize("number", ELSEWHERE)
