@@ -106,16 +106,14 @@ def test_F17_redis_has_no_memory_left(world: World, doorbell: Doorbell) -> None:
 
 
 @pytest.mark.short
-def test_F18_F20_twenty_rings_and_poison_in_the_queue(world: World, doorbell: Doorbell) -> None:
-    """A ring carries nothing and starts nothing twice; what is no ring is dropped, and the worker lives."""
+def test_F18_twenty_rings_for_one_job(world: World, doorbell: Doorbell) -> None:
+    """A ring carries nothing and starts nothing twice."""
     (job,) = world.queued(1, n_epochs=2)
     worker = world.spawn("gpu")
     settings = world.settings.model_copy(update={"redis_url": world.environment["TUNESMITH_REDIS_URL"]})
     bell = queue.Bell(settings)
     for _ in range(20):
         bell.ring(queue.GPU)
-    for poison in (b"not json", b"{}", b'{"body": "e30="}', b"x" * 2**20):
-        doorbell.direct.lpush(f"tunesmith:{queue.GPU}", poison)
     history = world.check([job])
     assert max(version.fence for version in history.versions) == 2
     assert worker.exitcode in {None, -9}, "it lives until it is stopped"
