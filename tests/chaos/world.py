@@ -45,6 +45,7 @@ class World(Bench):
 
     folder: Path = field(default_factory=Path)
     database: Proxy = field(init=False)
+    engine: sa.Engine = field(init=False)  # the test's own
     hits: Path = field(init=False)
     processes: list[ForkServerProcess] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)  # what its processes are started with
@@ -182,7 +183,7 @@ def world(postgres: Postgres, folder: Path, hits: Path, monkeypatch: Any) -> Ite
         recorder.install(engine)
         settings = _settings(folder)
         made = _world(settings, folder)
-        made.database, made.hits = proxy, hits
+        made.database, made.engine, made.hits = proxy, engine, hits
         url = f"postgresql+psycopg://{ROLE}@127.0.0.1:{proxy.port}/{name}"
         made.environment = _environment(settings, url)
         try:
