@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from app import db
 from app.embedded.postgres import Postgres
 from app.jobs import claims
+from benchmarks.figures import show
 from migrations import run as migrations
 
 QUEUED, FINISHED, PROJECTS = 100_000, 100_000, 50
@@ -89,7 +90,7 @@ def _claim_all() -> tuple[list[float], list[str], float]:
 def _report(seconds: list[float], jobs: list[str], wall: float) -> None:
     cuts = statistics.quantiles(seconds, n=100)
     print(f"  {QUEUED} queued and {FINISHED} finished jobs of {PROJECTS} projects, {CLAIMERS} claimers")
-    print(f"  claims/s        {len(jobs) / wall:8.0f}")
-    print(f"  p50 ms          {cuts[49] * 1000:8.1f}")
-    print(f"  p99 ms          {cuts[98] * 1000:8.1f}   target {TARGET_MS:.0f}")
-    print(f"  given twice     {len(jobs) - len(set(jobs)):8d}   target 0")
+    show("claims", [len(jobs) / wall], "/s")
+    show("half of them within", [cuts[49] * 1000], "ms")
+    show(f"99 of 100 within (≤ {TARGET_MS:.0f})", [cuts[98] * 1000], "ms")
+    show("jobs given twice (0)", [len(jobs) - len(set(jobs))], "")
