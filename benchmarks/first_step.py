@@ -8,49 +8,31 @@ import tempfile
 import time
 from pathlib import Path
 
-from openai import OpenAI
 from sqlalchemy import text
 
 from app import db
 from app.embedded import postgres
-from benchmarks import ours, shapes
+from benchmarks import ours, running, shapes
 from benchmarks.figures import show
-from tests.e2e.stack import ROOT, Up
 from worker.engine.job import admit
 
 RUNS, ROWS = 9, 100
-TINY_CHAT = ROOT / "catalog" / "tiny-chat"
-TICKETS = ROOT / "examples" / "support-tickets" / "train.jsonl"
+TINY_CHAT = Path(__file__).parent.parent / "catalog" / "tiny-chat"
 
 
 def run() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)  # Postgres runs as another user when this runs as root
-        up = Up(Path(folder) / "data").start()
-        try:
-            with OpenAI(base_url=up.base_url, api_key=up.api_key) as client:
-                jobs = [train(client, number) for number in range(RUNS + 1)]
-            seconds = [waited(up.data_dir, job) for job in jobs]
-        finally:
-            up.stop()
+    with running.stack() as (client, data_dir):
+        jobs = [running.train(client, rows(number), epochs=1) for number in range(RUNS + 1)]
+        seconds = [waited(data_dir, job) for job in jobs]
     show("of which admission to the engine (< 50)", [seconds * 1e3 for seconds in admissions()], "ms")
     show(f"POST to first optimizer step, {ROWS} rows, tiny-chat (< 2)", seconds[1:], "s")  # the first warms up
 
 
-def train(client: OpenAI, number: int) -> str:
-    """Train on a file that nobody has prepared before; returns the job's id once it is over."""
-    rows = TICKETS.read_text("utf-8").splitlines(keepends=True)[number * 10 : number * 10 + ROWS]
-    assert len(rows) == ROWS
-    file = client.files.create(file=("tickets.jsonl", "".join(rows).encode()), purpose="fine-tune")
-    job = client.fine_tuning.jobs.create(
-        model="tiny-chat",
-        training_file=file.id,
-        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 8}}},
-    )
-    while (now := client.fine_tuning.jobs.retrieve(job.id)).status not in ("succeeded", "failed", "cancelled"):
-        pass
-    assert now.status == "succeeded", now.error
-    return job.id
+def rows(number: int) -> bytes:
+    """A file that nobody has prepared before."""
+    lines = running.TICKETS.read_bytes().splitlines(keepends=True)[number * 10 : number * 10 + ROWS]
+    assert len(lines) == ROWS
+    return b"".join(lines)
 
 
 def admissions() -> list[float]:

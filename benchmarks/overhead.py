@@ -4,47 +4,25 @@ Of jobs on a running stack: the time from the first step to the end that the eng
 steps. The difference of a long and a short job is taken, so that what happens once a job does not count.
 """
 
-import tempfile
-import time
 from pathlib import Path
 
 import sqlalchemy as sa
-from openai import OpenAI
 
 from app import db
 from app.embedded import postgres
+from benchmarks import running
 from benchmarks.figures import show
-from tests.e2e.stack import ROOT, Up
 
 RUNS, SHORT, LONG = 3, 1, 7
-TICKETS = ROOT / "examples" / "support-tickets" / "train.jsonl"
 
 
 def run() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)  # Postgres runs as another user when this runs as root
-        up = Up(Path(folder) / "data").start()
-        try:
-            with OpenAI(base_url=up.base_url, api_key=up.api_key) as client:
-                train(client, SHORT)  # the first warms up
-                pairs = [(train(client, SHORT), train(client, LONG)) for _ in range(RUNS)]
-            shares = [outside(up.data_dir, short, long) for short, long in pairs]
-        finally:
-            up.stop()
+    rows = running.TICKETS.read_bytes()
+    with running.stack() as (client, data_dir):
+        running.train(client, rows, SHORT)  # the first warms up
+        pairs = [(running.train(client, rows, SHORT), running.train(client, rows, LONG)) for _ in range(RUNS)]
+        shares = [outside(data_dir, short, long) for short, long in pairs]
     show("time between steps that is no training (≤ 2)", shares, "%")
-
-
-def train(client: OpenAI, epochs: int) -> str:
-    file = client.files.create(file=TICKETS.open("rb"), purpose="fine-tune")
-    job = client.fine_tuning.jobs.create(
-        model="tiny-chat",
-        training_file=file.id,
-        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs, "batch_size": 8}}},
-    )
-    while (now := client.fine_tuning.jobs.retrieve(job.id)).status not in ("succeeded", "failed", "cancelled"):
-        time.sleep(0.5)
-    assert now.status == "succeeded", now.error
-    return job.id
 
 
 def outside(data_dir: Path, short: str, long: str) -> float:
