@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.e2e.stack import Project, Up
+from tests.e2e.stack import Project, Up, until
 
 pytestmark = pytest.mark.xdist_group("e2e-folder")
 
@@ -89,7 +89,7 @@ def test_training_goes_on_in_another_project_from_a_shared_checkpoint(
         job = train(folder_stack, ours, "tiny-chat", *files, suffix="first", integrations=wandb)
         assert story(ours, job.id) == STORY
         assert job.integrations[0].wandb.project == "e2e"
-        assert is_logged(folder_stack, job.id)
+        until(lambda: is_logged(folder_stack, job.id))  # W&B has a thread of its own, which a job does not wait for
         checkpoint = ours.fine_tuning.jobs.checkpoints.list(job.id).data[1].fine_tuned_model_checkpoint
         assert checkpoint.endswith(":ckpt-step-8")
 
