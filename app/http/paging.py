@@ -86,7 +86,9 @@ def flag(name: str, description: str) -> Callable[[Request], Awaitable[bool]]:
 
 def _order(oldest_first: str, newest_first: str) -> Callable[[Request], Awaitable[bool]]:
     async def parse(request: Request) -> bool:
-        order = single(request, "order") or newest_first
+        order = single(request, "order")
+        if order is None:
+            order = newest_first
         if order not in (oldest_first, newest_first):
             raise InvalidPage(f"'order' must be '{oldest_first}' or '{newest_first}'.", param="order")
         return order == oldest_first

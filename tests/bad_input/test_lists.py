@@ -193,6 +193,7 @@ def test_e37_after_the_last(live: Live, names: dict[str, str]) -> None:
 QUERIES: dict[str, tuple[str, dict[str, Any], int]] = {
     "E15 no limit": (JOBS, {}, 200),
     "E25 order sideways": ("/v1/files", {"order": "sideways"}, 400),
+    "order of nothing": ("/v1/files", {"order": ""}, 400),
     "order in capitals": ("/v1/files", {"order": "ASC"}, 400),
     "order of another list": ("/v1/files", {"order": "ascending"}, 400),
     "E25 order of permissions": ("/v1/fine_tuning/checkpoints/{model}/permissions", {"order": "asc"}, 400),
