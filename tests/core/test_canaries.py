@@ -128,6 +128,7 @@ def test_canaries_stay_in(api: tuple[Running, str], environment: dict[str, str],
     worker = Running(environment, tmp_path / "cpu.log", "worker", "cpu")
     try:
         until(lambda: [status(job) for job in jobs] == [states.QUEUED, states.FAILED], worker)
+        until(lambda: all(f'"job": "{job}"' in worker.said for job in jobs), worker)  # a line follows its transaction
     finally:
         worker.stop()
     for process in (server, worker):
