@@ -40,7 +40,7 @@ _COLUMNS = [
     Job.suffix,
 ]
 _SHOWN = sa.select(*_COLUMNS).where(_OURS)
-_JOB = _SHOWN.where(_THIS_ONE)
+_JOB = _SHOWN.where(Job.id == sa.bindparam("job_id"))
 _PLACE = sa.select(Job.seq).where(_THIS_ONE)
 _JOBS = pages.Listing(_SHOWN, Job.seq)
 _JOBS_WITHOUT_METADATA = pages.Listing(_SHOWN.where(Job.user_metadata.is_(None)), Job.seq)

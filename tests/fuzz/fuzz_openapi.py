@@ -16,20 +16,18 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
-from live_server import serving, write_catalog
+from live_server import serving
 
 from app import db
 from app.auth import service as auth
 from app.auth.tables import ApiKey
-from app.config import Settings
 from app.egress import Egress, Reply
 from app.files.tables import File
 from app.main import create_app
 from app.models.tables import Checkpoint, CheckpointPermission, TunedModel
-from app.secrets import new_key
 from app.webhooks.tables import Delivery
 from tests.tenancy.operations import ADMIN_CURSORS, CURSORS, FOR_ADMINS, FOR_TENANTS, PREFIXES
-from tests.tenancy.world import Principal, Tenant, World
+from tests.tenancy.world import Principal, Tenant, World, world_settings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -61,19 +59,7 @@ class AtHome(Egress):
 
 @pytest.fixture
 def app(scratch_database: sa.Engine, tmp_path: Path) -> FastAPI:
-    settings = Settings(
-        database_url=scratch_database.url.render_as_string(hide_password=False),
-        storage_url=f"file://{tmp_path}/objects",
-        catalog_path=write_catalog(tmp_path),
-        models_dir=tmp_path / "models",
-        requests_per_minute=0,
-        quota_waiting_jobs=0,
-        stream_poll_seconds=0.02,
-        wandb_offline=True,
-        secret_keys=new_key(),
-        webhook_loopback_http=True,
-        webhook_endpoints_per_project=10_000,
-    )
+    settings = world_settings(scratch_database, tmp_path, webhook_loopback_http=True)
     app = create_app(settings)
     app.state.webhooks = replace(app.state.webhooks, egress=AtHome(loopback_http=True, resolve=lambda *_: []))
     return app

@@ -17,13 +17,10 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from live_server import write_catalog
 from starlette.testclient import TestClient
 
-from app.config import Settings
 from app.egress import Egress, Reply
 from app.main import create_app
-from app.secrets import new_key
 from tests.tenancy import operations
 from tests.tenancy.operations import (
     ADMIN_CURSORS,
@@ -35,7 +32,7 @@ from tests.tenancy.operations import (
     PREFIXES,
     READY,
 )
-from tests.tenancy.world import Principal, Tenant, World
+from tests.tenancy.world import Principal, Tenant, World, world_settings
 
 Maker = Callable[[World, Any], str]
 PICK = strategies.integers(0, 1000)
@@ -208,18 +205,7 @@ class Nowhere(Egress):
 
 @pytest.fixture
 def world(scratch_database: sa.Engine, tmp_path: Path) -> Iterator[type[Neighbours]]:
-    options = Settings(
-        database_url=scratch_database.url.render_as_string(hide_password=False),
-        storage_url=f"file://{tmp_path}/objects",
-        catalog_path=write_catalog(tmp_path),
-        models_dir=tmp_path / "models",
-        requests_per_minute=0,
-        quota_waiting_jobs=0,
-        stream_poll_seconds=0.02,
-        wandb_offline=True,
-        secret_keys=new_key(),  # type: ignore[arg-type]
-        webhook_endpoints_per_project=10_000,
-    )
+    options = world_settings(scratch_database, tmp_path)
     app = create_app(options)
     app.state.webhooks = replace(app.state.webhooks, egress=Nowhere())
     with TestClient(app) as http:

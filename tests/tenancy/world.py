@@ -4,20 +4,24 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 from fastapi import FastAPI
-from live_server import Live
+from live_server import Live, write_catalog
 from starlette.testclient import TestClient
 
 from app import db
 from app.auth import service as auth
 from app.auth.scopes import PROJECT_SCOPES, Scope
 from app.auth.service import Caller
+from app.config import Settings
 from app.events import service as events
 from app.jobs import states
 from app.jobs.tables import Job
+from app.secrets import new_key
 
 # What could give somebody away: every id the API hands out, request ids apart, and the names of tuned models.
 IDS = re.compile(r"(?:file-|[a-z]{2,9}_|ftjob-|ftevent-|audit_log-)[A-Za-z0-9]{24,}|ft:[\w.-]+:[\w-]*:[\w-]*:[\w:-]+")
@@ -129,3 +133,20 @@ class World:
                 name=f"key of {project}".strip(),
             )
             return issued.value, auth.authenticate(session, issued.value)
+
+
+def world_settings(bind: sa.Engine, folder: Path, **more: Any) -> Settings:
+    """A server that may be asked everything, as often as one likes."""
+    return Settings(
+        database_url=bind.url.render_as_string(hide_password=False),
+        storage_url=f"file://{folder}/objects",
+        catalog_path=write_catalog(folder),
+        models_dir=folder / "models",
+        requests_per_minute=0,
+        quota_waiting_jobs=0,
+        stream_poll_seconds=0.02,
+        wandb_offline=True,
+        secret_keys=new_key(),  # type: ignore[arg-type]
+        webhook_endpoints_per_project=10_000,
+        **more,
+    )
