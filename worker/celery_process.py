@@ -11,11 +11,13 @@ from celery import bootsteps, signals
 
 from app import metrics, queue
 from app.config import Settings
+from worker import doorbell
 from worker.node import Node
 
 
 def serve(node: Node, queue_name: str, settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain and end the process."""
+    doorbell.install()
     celery = queue.create_celery(settings)
     metrics.serve(settings, alive=lambda: node.alive)
 

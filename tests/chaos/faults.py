@@ -46,7 +46,6 @@ WITHOUT = {
 OPEN = {
     "F05": "A request that hangs takes one of a process's threads; who runs it restarts what answers no probe.",
     "F08": "Streams are limited for each key and end when a write fails; a thousand half-open ones were not tried.",
-    "F20": "Garbage put into Redis by hand ends a Celery worker, which has to be started again. Keep Redis closed.",
     "F55": "`catalog pull` checks each file; a file that is damaged later is not looked at again before it is loaded.",
     "F61": "It needs a file system with a limit of its own; workers ride the error out, the API answers it with 503.",
     "F64": "Claims and pages use partial and composite indexes; ten million events were not tried.",
