@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = 8000
     request_threads: int = Field(default=4, ge=1)  # requests worked on at once in one process; more hinder each other
+    request_backlog: int = Field(default=128, ge=1)  # requests that may wait for that; those beyond are refused at once
     database_pool_size: int = 8
     max_body_bytes: int = MIB
     body_seconds: float = 30.0  # a body may take so long, and a second more for each 4 KiB that came

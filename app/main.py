@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ from app.graders.routes import router as graders
 from app.graders.runtime import open_runtime
 from app.http import errors, health, openapi
 from app.http.middleware import RequestMiddleware
+from app.http.overload import Admission
 from app.jobs.event_stream import Feed
 from app.jobs.routes import router as jobs
 from app.models import catalog
@@ -38,9 +40,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     db.configure(engine)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         to_thread.current_default_thread_limiter().total_tokens = settings.request_threads
-        yield
+        yield {"admission": Admission(settings.request_backlog)}
         app.state.graders.close()
         engine.dispose()
 

@@ -75,10 +75,12 @@ def trouble(settings: Settings) -> str:
 class Bell:
     """Rings queues, best effort, in a thread of its own: nobody waits for a ring, and a failure is only logged.
 
-    A ring says nothing but "look": those that come while one is on its way, or right after it, are one.
+    A ring says nothing but "look": those that come while one is on its way, or right after it, are one. Where many wait
+    unheard, nobody is there to hear another.
     """
 
     PAUSE_SECONDS = 0.05
+    MOST_UNHEARD = 100  # a kilobyte each: Redis stays small, however long the queue is and nobody works
 
     def __init__(self, settings: Settings) -> None:
         self._celery = create_celery(settings) if settings.redis_url else None
@@ -99,9 +101,14 @@ class Bell:
         time.sleep(max(0.0, self._rung + self.PAUSE_SECONDS - time.monotonic()))
         with self._lock:
             self._due.discard(queue)
-        assert self._celery is not None
         try:
-            self._celery.send_task(RING, queue=queue, expires=60, ignore_result=True)
+            self._send(queue)
         except Exception as error:  # noqa: BLE001 - whatever the broker's trouble is, polling covers a lost ring
             log.warning("ring.lost", extra={"queue": queue, "reason": type(error).__name__})
         self._rung = time.monotonic()
+
+    def _send(self, queue: str) -> None:
+        assert self._celery is not None
+        with self._celery.amqp.producer_pool.acquire(block=True) as producer:
+            if producer.channel.queue_declare(queue=queue).message_count < self.MOST_UNHEARD:
+                self._celery.send_task(RING, queue=queue, producer=producer, expires=60, ignore_result=True)

@@ -18,6 +18,8 @@ NAMES = (
     "first_step",
     "memory",
     "overhead",
+    "overload",
+    "soak",
     "step_profile",
     "training",
     "upload",

@@ -52,7 +52,7 @@ class Site:
 
 def run() -> None:
     with ExitStack() as stack:
-        sites = {count: _site(stack, count) for count in JOBS}
+        sites = {count: open_site(stack, count) for count in JOBS}
         for kind, target in TARGETS.items():
             for site in sites.values():
                 site.load(kind, 1.0)  # warm
@@ -66,13 +66,15 @@ def run() -> None:
             show(f"{kind}, slower with a hundred times the jobs (≤ 1.3)", [few / many], "×")
 
 
-def _site(stack: ExitStack, count: int) -> Site:
+def open_site(stack: ExitStack, count: int, **changes: object) -> Site:
+    """Start all that a site needs. changes: of the API's settings."""
     behind = stack.enter_context(api.backend(durable=True))
     redis = Redis(behind.folder / "redis")
     redis.start()
     stack.callback(redis.stop)
     file_id, job_ids = _fill(count, behind.key)
-    processes = [stack.enter_context(api.running(behind, redis_url=redis.url, api_processes=2)) for _ in range(2)]
+    changes = {"redis_url": redis.url, "api_processes": 2} | changes
+    processes = [stack.enter_context(api.running(behind, **changes)) for _ in range(2)]
     asked = {"model": "tiny-chat", "training_file": file_id, "suffix": "bench"}
     bodies = ({**asked, "metadata": {"number": str(number)}} for number in itertools.count())
     return Site(

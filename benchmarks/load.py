@@ -30,17 +30,15 @@ class Taken:
         return sorted(self.seconds)[int(len(self.seconds) * share)]
 
 
-class Connection(asyncio.Protocol):
-    """Sends a request, waits for the whole reply, and sends the next, until the time is over."""
+class Exchange(asyncio.Protocol):
+    """A connection that carries one request after another. answered: what is done with a reply."""
 
-    def __init__(self, requests: Iterator[bytes], taken: Taken, until: float, done: asyncio.Future[None]) -> None:
-        self._requests, self._taken, self._until, self.done = requests, taken, until, done
+    def __init__(self) -> None:
         self._buffer = b""
         self._wanted = 0  # bytes of the reply, once its head is there
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop has its own class
-        self._send()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -52,8 +50,30 @@ class Connection(asyncio.Protocol):
             self._wanted = head + len(END) + int(self._buffer[found : self._buffer.index(b"\r", found)])
         if len(self._buffer) < self._wanted:
             return
-        if not self._buffer.startswith(STATUS_OK):
-            self._taken.failed.append(self._buffer)
+        self.answered(self._buffer)
+
+    def send(self, request: bytes) -> None:
+        self._buffer, self._wanted = b"", 0
+        self._transport.write(request)
+
+    def answered(self, reply: bytes) -> None:
+        raise NotImplementedError
+
+
+class Connection(Exchange):
+    """Sends a request, waits for the whole reply, and sends the next, until the time is over."""
+
+    def __init__(self, requests: Iterator[bytes], taken: Taken, until: float, done: asyncio.Future[None]) -> None:
+        super().__init__()
+        self._requests, self._taken, self._until, self.done = requests, taken, until, done
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._send()
+
+    def answered(self, reply: bytes) -> None:
+        if not reply.startswith(STATUS_OK):
+            self._taken.failed.append(reply)
         now = time.perf_counter()
         self._taken.seconds.append(now - self._sent)
         if now < self._until:
@@ -66,9 +86,8 @@ class Connection(asyncio.Protocol):
             self.done.set_result(None)
 
     def _send(self) -> None:
-        self._buffer, self._wanted = b"", 0
         self._sent = time.perf_counter()
-        self._transport.write(next(self._requests))
+        self.send(next(self._requests))
 
 
 def run(ports: Iterable[int], requests: Iterator[bytes], *, connections: int, seconds: float) -> Taken:

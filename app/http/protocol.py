@@ -1,8 +1,8 @@
 """HTTP as it comes off the wire, where no application is asked yet: what is no HTTP gets the envelope too.
 
-uvicorn's own protocol with four more refusals: no Host (400), a URL or headers that are too large (414, 431), and
-headers that do not come to an end in time (the connection is closed). A connection whose client takes nothing of its
-reply is given up.
+uvicorn's own protocol with five more refusals: no Host (400), a URL or headers that are too large (414, 431), headers
+that do not come to an end in time (the connection is closed), and more requests than can be worked on (503). A
+connection whose client takes nothing of its reply is given up.
 """
 
 import asyncio
@@ -92,6 +92,23 @@ class Protocol(HttpToolsProtocol):
             self._refuse(InvalidHttp("A request has exactly one Host header."))
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self.cycle.response_complete and self.timeout_keep_alive_task is None:  # answered before its body came
+            self._await_request()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        admission = self.app_state["admission"]
+        # One that others were sent behind takes its turn, so that a refusal has no refusal inside it.
+        if self.pipeline or admission.grants(cycle.scope["path"]):
+            super()._start_asgi_task(cycle, app)
+            return
+        self.transport.write(_written(admission.refuse(cycle.scope["method"]), keep=cycle.keep_alive))
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """What the parser could not read. Called too for what was refused here, which has its reply already."""
         if not self.transport.is_closing():
@@ -103,16 +120,15 @@ class Protocol(HttpToolsProtocol):
 
     def _answer(self, error: AppError) -> None:
         self._stop_waiting()
-        reply = render(error)
-        head = [f"HTTP/1.1 {reply.status_code} {HTTPStatus(reply.status_code).phrase}".encode()]
-        head.append(f"x-request-id: {ids.request_id()}".encode())
-        head += [name + b": " + value for name, value in reply.raw_headers]
-        self.transport.write(b"\r\n".join([*head, b"connection: close", b"", bytes(reply.body)]))
+        self.transport.write(_written(error, keep=False))
         self.transport.close()
 
     def _await_headers(self) -> None:
         self._stop_waiting()
         self._patience = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _await_request(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -123,3 +139,13 @@ class Protocol(HttpToolsProtocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+
+def _written(error: AppError, *, keep: bool) -> bytes:
+    """A reply as it goes on the wire. keep: the connection stays open."""
+    reply = render(error)
+    head = [f"HTTP/1.1 {reply.status_code} {HTTPStatus(reply.status_code).phrase}".encode()]
+    head.append(f"x-request-id: {ids.request_id()}".encode())
+    head += [name + b": " + value for name, value in reply.raw_headers]
+    head += [] if keep else [b"connection: close"]
+    return b"\r\n".join([*head, b"", bytes(reply.body)])
