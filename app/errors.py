@@ -120,3 +120,10 @@ class Unavailable(AppError):
     status = 503
     type = "service_unavailable_error"
     retry_after = 1
+
+
+class StorageFull(Unavailable):
+    """There is no room to store this; try again later."""
+
+    code = "storage_full"
+    retry_after = 30

@@ -33,6 +33,10 @@ class StoreUnavailable(Exception):
     """The object store does not answer, refuses, or is full."""
 
 
+class StoreFull(StoreUnavailable):
+    """The disk of the object store is full."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """An object, or what is left of one that never became whole."""
@@ -124,7 +128,7 @@ class FolderStore:
         except BaseException as error:
             partial.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in FULL:
-                raise StoreUnavailable(f"the disk is full: {self.root}") from error
+                raise StoreFull(f"the disk is full: {self.root}") from error
             raise
 
     def _partial(self, path: Path) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from psycopg.errors import DiskFull
 from sqlalchemy.dialects.postgresql import insert
 
 from app import ids
@@ -228,11 +229,19 @@ def _alive() -> sa.ColumnElement[bool]:
 
 
 def _touch(session: Session, key: ApiKey) -> None:
-    """Note that a key is in use, if the database takes notes: after a failover it may not, and reads go on."""
-    if session.scalar(sa.select(sa.func.current_setting("transaction_read_only"))) == "on":
-        return
+    """Note now and then that a key is in use, if the database takes notes: after a failover, or when its disk is full,
+    it may not, and reads go on.
+    """
+    writable = sa.func.current_setting("transaction_read_only") == "off"
     stale = sa.or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < sa.func.now() - LAST_USED_EVERY)
-    session.execute(sa.update(ApiKey).where(ApiKey.id == key.id, stale).values(last_used_at=sa.func.now()))
+    if not session.scalar(sa.select(sa.and_(writable, stale)).where(ApiKey.id == key.id)):
+        return
+    try:
+        with session.begin_nested():
+            session.execute(sa.update(ApiKey).where(ApiKey.id == key.id, stale).values(last_used_at=sa.func.now()))
+    except sa.exc.OperationalError as error:
+        if not isinstance(error.orig, DiskFull):
+            raise
 
 
 def _from_now(lifetime: timedelta) -> sa.ColumnElement[datetime]:

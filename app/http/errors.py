@@ -7,15 +7,15 @@ import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import DiskFull, ReadOnlySqlTransaction
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.errors import AppError, BadRequest, MethodNotAllowed, NotFound, Unavailable, quoted
+from app.errors import AppError, BadRequest, MethodNotAllowed, NotFound, StorageFull, Unavailable, quoted
 from app.http.replies import JSONResponse
 from app.http.routing import all_routes
 from app.idempotency import Replay
-from app.storage import StoreUnavailable
+from app.storage import StoreFull, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,9 @@ def _refused_write(request: Request, error: Any) -> Response:
 
 
 def _unavailable(_: Request, error: Any) -> JSONResponse:
-    log.warning("request.unavailable", extra={"reason": type(error).__name__})
-    return render(Unavailable())
+    cause = getattr(error, "orig", error)
+    log.warning("request.unavailable", extra={"reason": type(cause).__name__})
+    return render(StorageFull() if isinstance(cause, DiskFull | StoreFull) else Unavailable())
 
 
 def _disconnected(_: Request, error: Any) -> JSONResponse:

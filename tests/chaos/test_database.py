@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from app import db
 from app.embedded.postgres import Postgres
+from app.jobs import states
 from tests.chaos.child import Point
 from tests.chaos.client import Client
 from tests.chaos.fake_engine import STEP_SECONDS
@@ -124,6 +125,60 @@ def read_only(world: World, *, on: bool) -> None:
         name = session.scalar(sa.text("SELECT current_database()"))
         session.execute(sa.text(f"ALTER DATABASE {name} SET default_transaction_read_only = {'on' if on else 'off'}"))
     world.kill_backends()
+
+
+_DISK = """
+    CREATE TABLE disk AS SELECT false AS is_full;
+    CREATE FUNCTION refuse_when_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF (SELECT is_full FROM disk) THEN
+            RAISE EXCEPTION 'could not extend file "base/1/2": No space left on device' USING ERRCODE = 'disk_full';
+        END IF;
+        RETURN NEW;
+    END $$;
+"""
+_REFUSE = "CREATE TRIGGER a_disk BEFORE INSERT OR UPDATE ON {} FOR EACH ROW EXECUTE FUNCTION refuse_when_full()"
+
+
+def install_disk(world: World) -> None:
+    """Let every row that is written look first whether there is room."""
+    with world.engine.begin() as connection:
+        connection.execute(sa.text(_DISK))
+        for table in db.Base.metadata.tables:
+            connection.execute(sa.text(_REFUSE.format(table)))
+
+
+def fill_disk(world: World, *, full: bool) -> None:
+    with world.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE disk SET is_full = :full"), {"full": full})
+
+
+@pytest.mark.short
+@pytest.mark.parametrize("until_said", ["database.away", "lease.lost"])
+def test_F61_the_databases_disk_is_full(world: World, until_said: str) -> None:
+    """Nothing can be written: reads go on, also with a key that was not seen before; writes are told why not.
+
+    Workers wait, or let go of their jobs if it takes too long; when there is room again, all goes on by itself.
+    """
+    install_disk(world)
+    (job,) = world.queued(1, **LONG)
+    client, stranger = Client(world), Client(world)
+    file_id = world.add_file(lines(12))
+    world.spawn("gpu", **SLOWLY)
+    until(lambda: world.job(job).furthest_step > 3)
+    fill_disk(world, full=True)
+    refused = client.post("/v1/fine_tuning/jobs", {"model": "tiny-chat", "training_file": file_id})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "storage_full"), refused.text
+    assert int(refused.headers["retry-after"]) > 0
+    assert client.http.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": lines(12)}).status_code == 503
+    assert stranger.get(f"/v1/fine_tuning/jobs/{job}").json()["status"] == states.RUNNING
+    assert client.get("/readyz").status_code == 200
+    until(lambda: world.said(until_said))
+    fill_disk(world, full=False)
+    again = client.create_job(file_id)
+    world.rescue("cpu")
+    world.check([job, again])
+    if until_said == "database.away":
+        assert world.job(job).attempts == {}
 
 
 @pytest.mark.short
