@@ -65,6 +65,10 @@ JOBS_TAKEN_BACK = Counter(
 )
 SWEEPS = Counter("tunesmith_sweeps", "Rounds of sweeping", ["outcome"], registry=REGISTRY)
 SWEEP_SECONDS = Histogram("tunesmith_sweep_seconds", "One round of sweeping", buckets=FAST, registry=REGISTRY)
+BASES_NOT_LOADED = Counter(
+    "tunesmith_bases_not_loaded", "Base models that this worker could not load: damaged, or its engine would not",
+    ["kind"], registry=REGISTRY,
+)  # fmt: skip
 OUTBOX_FAILURES = Counter(
     "tunesmith_outbox_failures", "Promised side effects that failed and are tried again", ["kind"], registry=REGISTRY
 )

@@ -7,22 +7,26 @@ from pathlib import Path
 
 from app import config, db, logs, metrics, queue, storage, tracing
 from app.config import Settings
+from app.events import service as events
 from app.isolation import kernel
 from app.jobs import claims, failures
 from app.jobs.claims import GiveBack, Load, Residence, Serve, Yield
 from app.jobs.tables import Job
 from app.models import catalog
 from app.models.catalog import Catalog, CatalogEntry, CatalogError
+from app.models.hashes import Hashes
 from app.storage import Store
 from app.workers.service import GPU
 from worker import celery_process, sweeps
 from worker.node import Held, Node
 from worker.runner import Runner
+from worker.shunned import Shunned
 from worker.supervisor import Engine, EngineDied, EngineRefused
 
 log = logging.getLogger(__name__)
 
 CPU_SLOTS, GPU_SLOTS = 4, 8
+NOT_LOADED = "A worker could not load the base model; the job waits for one that can"
 
 
 class Trainer:
@@ -37,6 +41,8 @@ class Trainer:
         self._yielding_since: float | None = None
         self._running: dict[str, Job] = {}
         self._lock = threading.Lock()  # one thread at a time starts engines and loads bases
+        self._shunned = Shunned()
+        self._hashes = Hashes(settings.scratch_dir / "hashes.json")
 
     def take(self, node: Node) -> Job | None:
         """Claim the next job for the base that is, or now becomes, resident."""
@@ -105,7 +111,7 @@ class Trainer:
         return next((job.project_id for job in list(self._running.values())), None)
 
     def _serves(self, base_key: str) -> bool:
-        return self._find(base_key) is not None
+        return base_key not in self._shunned and self._find(base_key) is not None
 
     def _find(self, base_key: str) -> CatalogEntry | None:
         for entry in self._models.entries:
@@ -134,7 +140,7 @@ class Trainer:
         assert entry is not None
         with self._lock:
             try:
-                entry.verify(self._settings.models_dir)
+                entry.verify(self._settings.models_dir, self._hashes)
                 self._engine = self._running_engine()
                 loaded = self._engine.load_base(
                     path=str(entry.directory(self._settings.models_dir)),
@@ -149,6 +155,7 @@ class Trainer:
             except (EngineDied, EngineRefused, CatalogError) as error:
                 log.exception("base.not_loaded", extra={"base": base_key, "reason": str(error)})
                 self._entry, node.base_key = None, None
+                self._shun(base_key)
                 return False
         self._entry, node.base_key = entry, base_key
         node.memory_bytes = loaded["memory_bytes"]
@@ -156,6 +163,15 @@ class Trainer:
         self._loaded_at = time.monotonic()
         log.info("base.loaded", extra={"base": base_key, "seconds": loaded["seconds"], "dtype": loaded["dtype"]})
         return True
+
+    def _shun(self, base_key: str) -> None:
+        """Leave the jobs of a base that cannot be loaded to other workers, and tell them what they wait for."""
+        metrics.BASES_NOT_LOADED.labels(GPU).inc()
+        self._shunned.add(base_key)
+        with db.transaction() as session:
+            for job_id in claims.waiting(session, base_key):
+                if not events.told(session, job_id, NOT_LOADED):
+                    events.append(session, job_id, NOT_LOADED, level="warn")
 
     def _running_engine(self) -> Engine:
         if self._engine is not None and self._engine.alive:

@@ -34,6 +34,7 @@ from worker.prepare.columns import MANIFEST
 from worker.prepare.dataset import TRAINING, VALIDATION, InvalidDataset, Lines
 from worker.prepare.template import TemplateRefused
 from worker.prepare.tokenizer import LoadedTokenizer
+from worker.shunned import Shunned
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,12 @@ def create_node(settings: Settings) -> Node:
 
     def take(node: Node) -> Job | None:
         with db.transaction() as session:
-            return claims.claim_validating(session, worker_id=node.id, lease_seconds=settings.lease_seconds)
+            return claims.claim_validating(
+                session,
+                worker_id=node.id,
+                lease_seconds=settings.lease_seconds,
+                without=preparer.shunned.keys,
+            )
 
     return Node(CPU, settings, store, slots=settings.prepare_slots, device_group=None, take=take, run=preparer.run)
 
@@ -67,6 +73,7 @@ class Preparer:
         self._bell = Bell(settings)
         self._tokenizers: dict[str, LoadedTokenizer] = {}
         self._lock = threading.Lock()
+        self.shunned = Shunned()
 
     def run(self, job: Job, held: Held) -> None:
         """Prepare one claimed job; every write is fenced."""
@@ -85,18 +92,23 @@ class Preparer:
             return partial(sweeps.put_back, job, failures.STORAGE_UNAVAILABLE)
         except CatalogError as error:
             log.error("base.not_as_pulled", extra={"base": job.base_key, "reason": str(error)})  # noqa: TRY400
-            return partial(sweeps.put_back, job, failures.BASE_UNAVAILABLE)
+            return self._without_base(job)
         except (InvalidDataset, QuotaExceeded, ObjectMissing, TemplateRefused, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in storage.FULL:
                 return partial(sweeps.put_back, job, failures.STORAGE_UNAVAILABLE)
             return partial(_fail, job, _error(job, error))
         return None
 
+    def _without_base(self, job: Job) -> Callable[[], None]:
+        """Leave a job to a worker that has its base, and others of that base as well."""
+        metrics.BASES_NOT_LOADED.labels(CPU).inc()
+        self.shunned.add(job.base_key)
+        return partial(sweeps.put_back, job, failures.BASE_UNAVAILABLE)
+
     def _prepare(self, job: Job, held: Held) -> None:
         entry = self._catalog.find(job.base_model)
         if entry is None or not entry.available(self._settings.models_dir):
-            ride_out(held, partial(sweeps.put_back, job, failures.BASE_UNAVAILABLE))
-            return
+            raise CatalogError(f"{job.base_model} is not on this machine")
         loaded = self._tokenizer(entry)
         training = self._part(job, held, entry, loaded, job.training_file, TRAINING)
         validation = None

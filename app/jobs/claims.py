@@ -22,6 +22,7 @@ BASE_SLICE_SECONDS = 600.0  # … once the resident base has had so long
 BASE_DRAIN_SECONDS = 60.0  # running jobs get so long to end by themselves before they are checkpointed
 SERVED_HALF_LIFE_SECONDS = 3600.0  # an hour: long enough to see a burst, short enough to forgive it by tomorrow
 STARTED = "Fine-tuning job started"
+MOST_TOLD = 100  # jobs that hear at once what they wait for
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ _UNDERSTOOD = "AND method = ANY(:methods) AND request - CAST(:settings AS text[]
 _CLAIM_VALIDATING = sa.text(
     _CLAIM.format(
         queue="status = 'validating_files' AND lease_until IS NULL",
-        fitting=_UNDERSTOOD,
+        fitting=f"AND base_key <> ALL(:without) {_UNDERSTOOD}",
         within_quota="true",
         company="",
     )
@@ -196,9 +197,12 @@ def queues(session: Session, *, running_jobs: int = 0) -> list[Queue]:
     return [Queue(base_key, float(waited)) for base_key, waited in found]
 
 
-def claim_validating(session: Session, *, worker_id: str, lease_seconds: float) -> Job | None:
-    """Take the next job whose files wait to be prepared."""
-    return _claim(session, _CLAIM_VALIDATING, states.VALIDATING, worker_id, lease_seconds, {})
+def claim_validating(
+    session: Session, *, worker_id: str, lease_seconds: float, without: Sequence[str] = ()
+) -> Job | None:
+    """Take the next job whose files wait to be prepared. without: the base keys that this worker has no use of."""
+    parameters = {"without": list(without)}
+    return _claim(session, _CLAIM_VALIDATING, states.VALIDATING, worker_id, lease_seconds, parameters)
 
 
 def claim_queued(
@@ -237,6 +241,12 @@ def _claim(
     parameters = {"status": status, "worker": worker_id, "lease": lease, "decay": decay, **understood, **more}
     job_id = session.scalar(statement, parameters)
     return session.get(Job, job_id, populate_existing=True) if job_id is not None else None
+
+
+def waiting(session: Session, base_key: str) -> list[str]:
+    """The first queued jobs for a base, held until the end of the transaction; none that somebody else holds."""
+    query = sa.select(Job.id).where(Job.status == states.QUEUED, Job.base_key == base_key).order_by(Job.seq)
+    return list(session.scalars(query.limit(MOST_TOLD).with_for_update(skip_locked=True)))
 
 
 def heartbeat(session: Session, *, held: dict[str, int], lease_seconds: float) -> dict[str, str]:

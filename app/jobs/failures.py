@@ -69,7 +69,7 @@ TABLE = {
     BASE_UNAVAILABLE: Failure(
         "base_unavailable",
         "The base model could not be loaded on any worker.",
-        3,
+        20,
         interrupted="The job found no base model",
     ),
     # What is saved was written by another version, or is damaged: the job begins again.

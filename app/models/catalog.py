@@ -4,7 +4,6 @@ A base model comes from a folder beside the catalogue (`path:`) or from a Hub re
 `tunesmith catalog pull` fetches and pins in a lock file. Nothing is ever fetched inside a job.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +13,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app.models.hashes import Hashes, sha256_of
+
 CATALOG_ID = r"^[a-z0-9][a-z0-9._-]*$"
 LOCAL_REVISION = "local"
-SMALL_FILE = 64 * 1024 * 1024  # bytes; what is larger is weights, and takes too long to hash at every start
+SMALL_FILE = 64 * 1024 * 1024  # bytes; what is larger is weights, which only those who load them have to read
 
 
 class CatalogError(Exception):
@@ -132,15 +133,26 @@ class CatalogEntry:
         """Whether the weights are on this machine."""
         return (self.directory(models_dir) / "config.json").is_file()
 
-    def verify(self, models_dir: Path) -> None:
-        """Raise CatalogError unless the files are those that were pulled: all by size, all but weights by hash."""
+    def verify(self, models_dir: Path, hashes: Hashes | None = None) -> None:
+        """Raise CatalogError unless the files are those that were pulled: all by size, and by hash.
+
+        hashes: those that are known already; without it the hashes of weights are not looked at.
+        """
         folder = self.directory(models_dir)
         for name, locked in self.locked.items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != locked.size:
+            if not _is_as_locked(folder / name, locked, hashes):
                 raise CatalogError(f"{self.id}: {name} is not the file that was pulled")
-            if locked.size <= SMALL_FILE and sha256_of(path) != locked.sha256:
-                raise CatalogError(f"{self.id}: {name} is not the file that was pulled")
+
+
+def _is_as_locked(path: Path, locked: LockedFile, hashes: Hashes | None) -> bool:
+    try:
+        if path.stat().st_size != locked.size:
+            return False
+        if hashes is not None:
+            return hashes.of(path) == locked.sha256
+        return locked.size > SMALL_FILE or sha256_of(path) == locked.sha256
+    except OSError:
+        return False  # it is not there, or the disk cannot read it
 
 
 class Catalog:
@@ -227,9 +239,3 @@ def _revision(written: _Written, pinned: LockedModel | None) -> str:
     if pinned is not None and pinned.source == written.hub:
         return pinned.revision
     return written.revision or "unpinned"
-
-
-def sha256_of(path: Path) -> str:
-    """A file's sha256 in hexadecimal."""
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()

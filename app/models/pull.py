@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from app.models import vetting
-from app.models.catalog import LOCAL_REVISION, CatalogEntry, CatalogError, LockedFile, LockedModel, read_lock, sha256_of
+from app.models.catalog import LOCAL_REVISION, CatalogEntry, CatalogError, LockedFile, LockedModel, read_lock
+from app.models.hashes import sha256_of
 
 # What a base model consists of. Anything else in a repository (pickles, code, images) is left there.
 WANTED_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from app.models import catalog
 from app.models.catalog import CatalogEntry, CatalogError
+from app.models.hashes import Hashes
 from app.models.pull import HuggingFaceHub, RemoteFile, pull
 
 COMMIT = "c0ffee"
@@ -177,15 +179,42 @@ def test_a_base_is_used_only_as_it_was_pulled(name: str, tmp_path: Path, hub: Fa
         pulled.verify(tmp_path / "models")
 
 
-def test_weights_are_compared_by_size(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hash of a hundred gigabytes at every start would take minutes; another pull makes it."""
+def test_weights_are_compared_by_size_where_nobody_loads_them(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To prepare files takes no weights, and a hash of a hundred gigabytes takes a minute."""
     pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
     monkeypatch.setattr(catalog, "SMALL_FILE", 5)
     weights = tmp_path / "models" / "small" / COMMIT / "model.safetensors"
     weights.write_bytes(b"weightZ")
     entry(tmp_path).verify(tmp_path / "models")
+    with pytest.raises(CatalogError, match="is not the file"):
+        entry(tmp_path).verify(tmp_path / "models", Hashes(tmp_path / "hashes.json"))
     with pytest.raises(CatalogError, match="does not have the hash"):
         pull(entry(tmp_path), tmp_path / "models", tmp_path / "lock.json", hub=hub)
+
+
+def test_a_file_is_read_again_only_when_somebody_touched_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, kept = tmp_path / "weights", tmp_path / "scratch" / "hashes.json"
+    weights.write_bytes(b"one")
+    times = weights.stat()
+    first = Hashes(kept).of(weights)
+    with monkeypatch.context() as patched:
+        patched.setattr("app.models.hashes.sha256_of", lambda _: pytest.fail("it was read again"))
+        assert Hashes(kept).of(weights) == first == hashlib.sha256(b"one").hexdigest()
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nothing had happened
+    assert Hashes(kept).of(weights) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_hashes_are_made_anew_where_none_can_be_remembered(tmp_path: Path) -> None:
+    weights, kept = tmp_path / "weights", tmp_path / "hashes.json"
+    weights.write_bytes(b"one")
+    for content in (b"{", b"[]", b'{"a": 1}'):
+        kept.write_bytes(content)
+        assert Hashes(kept).of(weights) == hashlib.sha256(b"one").hexdigest()
+    nowhere = tmp_path / "weights" / "hashes.json"  # below a file
+    assert Hashes(nowhere).of(weights) == hashlib.sha256(b"one").hexdigest()
 
 
 def test_a_local_folder_is_hashed_and_locked(tmp_path: Path, hub: FakeHub) -> None:
