@@ -43,14 +43,18 @@ _sessions = orm.sessionmaker(expire_on_commit=False)
 _readers = orm.sessionmaker(expire_on_commit=False)
 
 
-def create_engine(url: str, *, pool_size: int = 8, idle_seconds: float = 10.0) -> sa.Engine:
+def create_engine(
+    url: str, *, pool_size: int = 8, idle_seconds: float = 10.0, statement_seconds: float = 0.0
+) -> sa.Engine:
     """An engine on Postgres through psycopg 3, with at most twice `pool_size` connections.
 
     A dead connection is noticed before it is used, unless it died within the last second (docs/decisions/0063).
     idle_seconds: the server ends a transaction in which nothing happens for so long. A process that stands still in one
     would hold its rows locked, and nobody could take its jobs from it.
+    statement_seconds: the server ends a statement, or a wait for a lock, that takes so long; 0: it may take any time.
     """
-    idle = f"-c idle_in_transaction_session_timeout={idle_seconds * 1000:.0f}"
+    bounds = f"-c idle_in_transaction_session_timeout={idle_seconds * 1000:.0f}"
+    bounds += f" -c statement_timeout={statement_seconds * 1000:.0f}"
     engine = sa.create_engine(
         url,
         pool_size=pool_size,
@@ -59,7 +63,7 @@ def create_engine(url: str, *, pool_size: int = 8, idle_seconds: float = 10.0) -
         pool_timeout=2,  # seconds; a full pool answers 503 rather than hang
         json_deserializer=msgspec.json.decode,
         hide_parameters=True,  # an error's text goes to the log, and rows hold what users sent
-        connect_args={"connect_timeout": 5, "application_name": "tunesmith", **_NOTICE_A_DEAD_PEER, "options": idle},
+        connect_args={"connect_timeout": 5, "application_name": "tunesmith", **_NOTICE_A_DEAD_PEER, "options": bounds},
     )
     sa.event.listen(engine, "checkin", _note_use)
     sa.event.listen(engine, "checkout", _check_alive)

@@ -30,13 +30,16 @@ from app.webhooks import runtime as webhook_runtime
 from app.webhooks.routes import event_types_router as webhook_event_types
 from app.webhooks.routes import router as webhooks
 
+STATEMENT_SECONDS = 30.0  # in the database; a request that waits longer for one is answered with 503
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})  # everything else needs a key
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The API over the configured database and object store. Connects to nothing until it is asked."""
     settings = settings or Settings()
-    engine = db.create_engine(settings.database_url, pool_size=settings.database_pool_size)
+    engine = db.create_engine(
+        settings.database_url, pool_size=settings.database_pool_size, statement_seconds=STATEMENT_SECONDS
+    )
     db.configure(engine)
 
     @asynccontextmanager

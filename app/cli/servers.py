@@ -11,7 +11,6 @@ from app.cli.errors import CommandError
 
 worker = typer.Typer(help="Run one worker.", no_args_is_help=True)
 GARBAGE_THRESHOLDS = (20_000, 20, 20)  # one request makes a thousand objects; Python's own is 700
-WEB_GRACE_SECONDS = 5  # what open requests get when the API is stopped
 
 
 def up(
@@ -49,11 +48,9 @@ def api(
     import gc
     import socket
 
-    import uvicorn
-
     from app import exposure, logs, metrics, tracing
     from app.backlog import Backlog
-    from app.http.protocol import Protocol
+    from app.http import server
     from app.main import create_app
 
     settings = _settings(host=host, port=port)
@@ -64,21 +61,8 @@ def api(
     gc.collect()
     gc.freeze()  # what is here now stays to the end: looking through it again and again took a tenth of the time
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-    config = uvicorn.Config(
-        application,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http=Protocol,
-        ws="none",
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
-        timeout_graceful_shutdown=WEB_GRACE_SECONDS,
-    )
     metrics.serve(settings, alive=lambda: True, collectors=[Backlog(settings.lease_seconds)])
-    uvicorn.Server(config).run(sockets=None if listen_fd is None else [socket.socket(fileno=listen_fd)])
+    server.serve(application, settings, None if listen_fd is None else socket.socket(fileno=listen_fd))
 
 
 @worker.command("cpu")

@@ -2,10 +2,11 @@
 
 uvicorn's own protocol with five more refusals: no Host (400), a URL or headers that are too large (414, 431), headers
 that do not come to an end in time (the connection is closed), and more requests than can be worked on (503). A
-connection whose client takes nothing of its reply is given up.
+connection whose client takes nothing of its reply is given up, and so is one whose client vanished without a word.
 """
 
 import asyncio
+import socket
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +20,7 @@ MAX_URL_BYTES = 32 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 HEADER_SECONDS = 30.0
 UNREAD_SECONDS = 60.0  # a client that takes nothing of its reply for so long is gone
+VANISHED_SECONDS = 40.0  # the client's machine acknowledged nothing of what was sent to it for so long
 
 
 class InvalidHttp(BadRequest):
@@ -54,6 +56,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        _notice_a_vanished_peer(transport.get_extra_info("socket"))
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -149,3 +152,12 @@ def _written(error: AppError, *, keep: bool) -> bytes:
     head += [name + b": " + value for name, value in reply.raw_headers]
     head += [] if keep else [b"connection: close"]
     return b"\r\n".join([*head, b"", bytes(reply.body)])
+
+
+def _notice_a_vanished_peer(connection: socket.socket) -> None:
+    """Let the kernel end a connection whose other end is gone, which by itself it tries for a quarter of an hour.
+
+    Event streams say something every few seconds (app.jobs.event_stream), so that there is always something to miss.
+    """
+    if connection.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(VANISHED_SECONDS * 1000))

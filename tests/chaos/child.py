@@ -8,7 +8,6 @@ Processes are forked from one that has imported everything, which makes a start 
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -94,7 +93,7 @@ def _main(
     from worker import supervisor
 
     supervisor.MODULE = engine
-    supervisor.PASS_SECONDS = float(environment.get("PASS_SECONDS", supervisor.PASS_SECONDS))
+    _hurry(environment)
     _shift_clock(float(environment.get("CLOCK_SHIFT", "0")))
     arm(points, hits)
     if kind == "api":
@@ -107,6 +106,24 @@ def _main(
         gpu.main()
 
 
+def _hurry(environment: dict[str, str]) -> None:
+    """Let what is no setting take less time than it does: a variable, named as in its module, says how much."""
+    from app.http import protocol, server
+    from app.jobs import event_stream
+    from worker import shunned, supervisor
+
+    for module, name in (
+        (supervisor, "PASS_SECONDS"),
+        (server, "HANG_SECONDS"),
+        (server, "BEAT_SECONDS"),
+        (protocol, "VANISHED_SECONDS"),
+        (event_stream, "PING_SECONDS"),
+        (shunned, "PAUSE_SECONDS"),
+    ):
+        if name in environment:
+            setattr(module, name, float(environment[name]))
+
+
 def _shift_clock(seconds: float) -> None:
     """Let the wall clock of this process be wrong; the monotonic one goes on as it should."""
     real = time.time
@@ -115,18 +132,15 @@ def _shift_clock(seconds: float) -> None:
 
 
 def _serve() -> None:
-    """The API as `tunesmith api` runs it, on the port of the settings."""
-    import uvicorn
-
+    """The API as `tunesmith api` runs it."""
     from app import logs
     from app.config import Settings
+    from app.http import server
     from app.main import create_app
 
     settings = Settings()
     logs.configure(settings)
-    listener = socket.create_server((settings.host, settings.port))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=10))
-    server.run(sockets=[listener])
+    server.serve(create_app(settings), settings)
 
 
 def _prepare() -> None:

@@ -44,10 +44,6 @@ WITHOUT = {
 
 # What can happen and has no test yet, with what is known about it.
 OPEN = {
-    "F05": "A request that hangs takes one of a process's threads; who runs it restarts what answers no probe.",
-    "F08": "Streams are limited for each key and end when a write fails; a thousand half-open ones were not tried.",
-    "F55": "`catalog pull` checks each file; a file that is damaged later is not looked at again before it is loaded.",
-    "F61": "It needs a file system with a limit of its own; workers ride the error out, the API answers it with 503.",
     "F64": "Claims and pages use partial and composite indexes; ten million events were not tried.",
     "F65": "Migrations run in one transaction, so that a kill leaves the schema before it; no test kills one.",
     "F66": "Messages ignore unknown fields; no test runs an older worker beside a newer API.",

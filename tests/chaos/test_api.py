@@ -1,10 +1,14 @@
 """The API killed at each step of a request, left by its clients, stopped under load; webhooks; clocks gone wrong."""
 
 import json
+import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,7 +24,8 @@ from app.webhooks import service as webhooks
 from tests.chaos.child import Point
 from tests.chaos.client import Client
 from tests.chaos.fake_engine import STEP_SECONDS
-from tests.chaos.history import Delivered
+from tests.chaos.history import Delivered, Recovery
+from tests.chaos.vanish import vanish
 from tests.chaos.world import SLOW, World, died, kill, lines, until
 from tests.receivers import OK, Arrived, Receiver, receiving
 
@@ -125,6 +130,95 @@ def _open_transactions() -> int:
     query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' AND datname = current_database()"
     with db.reading() as session:
         return session.scalar(sa.text(query)) or 0
+
+
+@pytest.mark.short
+def test_F05_every_request_thread_of_a_process_hangs(world: World) -> None:
+    """Another process answers as ever; this one is not ready, and ends itself, saying where its threads stood."""
+    bound = 3.0 * SLOW
+    hurried = {"HANG_SECONDS": bound, "BEAT_SECONDS": 0.2}
+    well = Client(world, **hurried)
+    hanging = Client(world, Point("transaction.committed", "hang", nth=0), **hurried)
+    file_id = world.add_file(lines(12))
+    with ThreadPoolExecutor(world.settings.request_threads) as pool:
+        before = world.hits.read_text().count("transaction.committed")
+        stuck = [pool.submit(hanging.get, "/v1/files") for _ in range(world.settings.request_threads)]
+        until(lambda: world.hits.read_text().count("transaction.committed") >= before + len(stuck))
+        with pytest.raises(httpx.TimeoutException):
+            hanging.http.get("/readyz", timeout=1)
+        while hanging.process.is_alive():
+            started = time.monotonic()
+            assert well.get("/v1/files").status_code == 200
+            assert time.monotonic() - started < 1.0 * SLOW
+            time.sleep(0.05)
+            assert hanging.process.is_alive() or hanging.process.exitcode == 1
+        assert all(isinstance(request.exception(60), httpx.TransportError) for request in stuck)
+    log = (world.folder / "api-1.log").read_text()
+    assert "Timeout (" in log
+    assert " in failpoint" in log, log
+    hanging.restart()
+    job = hanging.create_job(file_id)
+    assert well.process.is_alive()
+    world.rescue()
+    world.check([job])
+
+
+def descriptors(pid: int | None) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def resident_bytes(pid: int | None) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def watching(client: Client, job: str, streams: int) -> Iterator[list[socket.socket]]:
+    """So many streams of a job's events, each of which has told the first one."""
+    url = client.http.base_url
+    request = (
+        f"GET /v1/fine_tuning/jobs/{job}/events?stream=true HTTP/1.1\r\nHost: {url.host}\r\n"
+        f"Authorization: {client.http.headers['authorization']}\r\n\r\n"
+    ).encode()
+    with ExitStack() as opened:
+        sockets = [
+            opened.enter_context(socket.create_connection((str(url.host), url.port or 80), timeout=30 * SLOW))
+            for _ in range(streams)
+        ]
+        for one in sockets:
+            one.sendall(request)
+        for one in sockets:
+            told = b""
+            while b"Created fine-tuning job" not in told:
+                told += one.recv(65536)
+        yield sockets
+
+
+@pytest.mark.short
+def test_F08_two_hundred_event_streams_whose_clients_are_gone(world: World) -> None:
+    """Nobody closes them: no packet comes any more. They are given up in time, with all that they held."""
+    job = world.create(lines(12))
+    client = Client(world, streams_per_key=200, PING_SECONDS=0.5, VANISHED_SECONDS=2.0 * SLOW)
+    pid = client.process.pid
+    with watching(client, job, 20):
+        pass
+    until(lambda: client.get(f"/v1/fine_tuning/jobs/{job}").status_code == 200)
+    open_before = descriptors(pid)
+    memory, recoveries = [], []
+    for _ in range(3):
+        with watching(client, job, 200) as sockets:
+            assert descriptors(pid) >= 200
+            assert client.get(f"/v1/fine_tuning/jobs/{job}/events?stream=true").status_code == 429
+            for one in sockets:
+                vanish(one)
+            gone = time.monotonic()
+            until(lambda: descriptors(pid) <= open_before + 5, seconds=60)
+            recoveries.append(Recovery("streams given up", time.monotonic() - gone, 2.0 * SLOW + 5))
+            memory.append(resident_bytes(pid))
+    with watching(client, job, 1):
+        pass  # the key has its streams back
+    assert memory[2] < 1.1 * memory[0], memory
+    world.rescue()
+    world.check([job], recoveries=tuple(recoveries))
 
 
 @pytest.mark.short

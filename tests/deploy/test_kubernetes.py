@@ -10,9 +10,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.cli.servers import WEB_GRACE_SECONDS
 from app.config import Settings
 from app.embedded.stack import HAND_BACK_SECONDS
+from app.http.server import GRACE_SECONDS
 from tests.deploy.test_observability import exists
 
 FOLDER = Path(__file__).parent.parent.parent / "deploy" / "kubernetes"
@@ -181,7 +181,7 @@ def test_the_api_takes_its_leave() -> None:
     spec = pod(ALL["Deployment/tunesmith-api"])
     (main,) = spec["containers"]
     pause = float(main["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert spec["terminationGracePeriodSeconds"] > pause + WEB_GRACE_SECONDS
+    assert spec["terminationGracePeriodSeconds"] > pause + GRACE_SECONDS
     assert main["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert ALL["Deployment/tunesmith-api"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     processes = ALL["ConfigMap/tunesmith"]["data"]["TUNESMITH_API_PROCESSES"]
