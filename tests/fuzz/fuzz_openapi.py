@@ -2,10 +2,16 @@
 
 Everything there is exists before it starts (as in tests/tenancy), and its ids are used in paths, bodies and cursors, so
 that requests come as far as the code behind the checks. What is generated and checked: schemathesis.toml.
+
+A run follows from its seed: ids are drawn from it too. FUZZ_EXAMPLES bounds it by its requests, which are then the same
+each time; else FUZZ_SECONDS bounds it, and how far it comes depends on the machine.
 """
 
+import hashlib
 import json
 import os
+import random
+import secrets
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +23,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 from live_server import serving
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import db
 from app.auth import service as auth
@@ -32,7 +39,8 @@ from tests.tenancy.world import Principal, Tenant, World, world_settings
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "300"))
-SEED = os.environ.get("FUZZ_SEED")
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES")  # of each operation, and of walks along links
+SEED = int(os.environ.get("FUZZ_SEED") or secrets.randbelow(2**32))
 ROUNDS = 4  # how often everything is made
 SHARE = 0.7  # of parameters that name something that exists
 # Members of bodies that name something, and the parameter that is named alike.
@@ -57,6 +65,43 @@ class AtHome(Egress):
         return super().post(text, content, headers)
 
 
+class Recorded:
+    """The application, and what it was asked: two runs with one digest were sent the same."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._asked: list[tuple[str, bytes, bytes, bytearray]] = []
+
+    def digest(self) -> str:
+        return f"{len(self._asked)} requests, {hashlib.sha256(repr(self._asked).encode()).hexdigest()}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = bytearray()
+        self._asked.append((scope["method"], scope["raw_path"], scope["query_string"], body))
+
+        async def read() -> Message:
+            message = await receive()
+            body.extend(message.get("body", b""))
+            return message
+
+        await self._app(scope, read, send)
+        kind = dict(scope["headers"]).get(b"content-type", b"")
+        body[:] = body.replace(kind.partition(b"boundary=")[2] or kind, b"")  # drawn by the client
+
+
+@pytest.fixture(autouse=True)
+def randomness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids and names follow from the seed, as they decide what is generated."""
+    drawn = random.Random(SEED)
+    monkeypatch.setattr(os, "urandom", drawn.randbytes)
+    monkeypatch.setattr(secrets, "token_bytes", drawn.randbytes)
+    monkeypatch.setattr(secrets, "token_hex", lambda size: drawn.randbytes(size).hex())
+    monkeypatch.setattr(secrets, "randbelow", drawn.randrange)
+
+
 @pytest.fixture
 def app(scratch_database: sa.Engine, tmp_path: Path) -> FastAPI:
     settings = world_settings(scratch_database, tmp_path, webhook_loopback_http=True)
@@ -67,7 +112,8 @@ def app(scratch_database: sa.Engine, tmp_path: Path) -> FastAPI:
 
 @pytest.mark.timeout(SECONDS * 2 + 300)
 def test_the_document_is_kept(app: FastAPI, tmp_path: Path) -> None:
-    with serving(app) as url:
+    recorded = Recorded(app)
+    with serving(recorded) as url:
         with httpx.Client(base_url=url, timeout=60) as http:
             world = World(app, http)  # type: ignore[arg-type]
             tenant, admin = world.tenants[0], world.admins[1]
@@ -77,8 +123,10 @@ def test_the_document_is_kept(app: FastAPI, tmp_path: Path) -> None:
         config.write_text((HERE / "schemathesis.toml").read_text() + configuration(tenant, admin))
         known.write_text(json.dumps(described(tenant, admin)))
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{url}/openapi.json"]
-        command += ["--max-time", str(SECONDS), *(["--seed", SEED] if SEED else [])]
-        ended = subprocess.run(command, env=os.environ | {"FUZZ_WORLD": str(known)}, cwd=ROOT, check=False)
+        command += ["--seed", str(SEED), *(["-n", EXAMPLES] if EXAMPLES else ["--max-time", str(SECONDS)])]
+        environment = os.environ | {"FUZZ_WORLD": str(known), "PYTHONHASHSEED": "0"}
+        ended = subprocess.run(command, env=environment, cwd=ROOT, check=False)
+    print(recorded.digest())
     assert ended.returncode == 0
 
 
@@ -97,7 +145,7 @@ def configuration(tenant: Tenant, admin: Principal) -> str:
     lists = {name: [known for known in told if known.startswith(prefix)] for name, prefix in kinds.items()}
     lists |= {"beside": [tenant.beside], "project_id": [known for known in admin.told if known.startswith("proj_")]}
     with db.reading() as session:
-        lists["training_file"] = list(session.scalars(sa.select(File.id).where(File.purpose == "fine-tune")))
+        lists["training_file"] = sorted(session.scalars(sa.select(File.id).where(File.purpose == "fine-tune")))
     values = [f"[dictionaries.{name}]\nvalues = {json.dumps(ids)}\n" for name, ids in lists.items()]
     places = {f"path.{name}": name for name in PREFIXES} | NAMED
     cursors = {
@@ -128,6 +176,6 @@ def described(tenant: Tenant, admin: Principal) -> dict[str, Any]:
         ),
     }
     with db.reading() as session:
-        pairs = {name: [list(pair) for pair in session.execute(query)] for name, query in below.items()}
+        pairs = {name: sorted(list(pair) for pair in session.execute(query)) for name, query in below.items()}
         admin_key_id = auth.authenticate(session, admin.key).key_id
     return {"tenant_key": tenant.key, "admin_key": admin.key, "admin_key_id": admin_key_id, "pairs": pairs}
