@@ -18,6 +18,7 @@ from app.graders.runtime import open_runtime
 from app.http import errors, health, openapi
 from app.http.middleware import RequestMiddleware
 from app.http.overload import Admission
+from app.http.routing import match_to_the_end
 from app.jobs.event_stream import Feed
 from app.jobs.routes import router as jobs
 from app.models import catalog
@@ -76,5 +77,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         app.router.routes.extend(router.routes)  # flat: an included router is matched twice
     openapi.install(app, PUBLIC_PATHS)
+    match_to_the_end(app.routes)
     check_guarded(app, PUBLIC_PATHS)
     return app

@@ -127,9 +127,9 @@ def audit_page(
     before: the page that ends before this entry, in place of the one that begins after `after`. Raises UnknownCursor.
     """
     query = sa.select(AuditEntry).where(AuditEntry.organization_id == organization_id, *_conditions(wanted))
-    cursor = before if before is not None else after
-    seq = None if cursor is None else _cursor(_find_entry(session, organization_id, cursor))
     backwards = before is not None
+    name, cursor = ("before", before) if backwards else ("after", after)
+    seq = None if cursor is None else _cursor(_find_entry(session, organization_id, cursor), name)
     page = pages.fetch(session, query, AuditEntry.seq, limit=limit, after_seq=seq, ascending=backwards)
     rows = list(reversed(page.rows)) if backwards else list(page.rows)
     names = _project_names(session, {row.project_id for row in rows})
@@ -166,7 +166,7 @@ def _keys(organization_id: str, project_id: str | None) -> sa.Select[ApiKey]:
     return ours.where(ApiKey.project_id.is_(None) if project_id is None else ApiKey.project_id == project_id)
 
 
-def _cursor(row: Project | ApiKey | AuditEntry | None) -> int:
+def _cursor(row: Project | ApiKey | AuditEntry | None, name: str = "after") -> int:
     if row is None:
-        raise pages.UnknownCursor
+        raise pages.UnknownCursor(f"The object named by '{name}' is not in this list.", param=name)
     return row.seq

@@ -96,9 +96,9 @@ class Door:
             caller = await run_in_threadpool(keys.caller, key, _address(request))
         request.state.organization_id = caller.organization_id
         # These headers may narrow what a key is used for; they never widen it.
-        if request.headers.get("openai-organization", caller.organization_id) != caller.organization_id:
+        if any(told != caller.organization_id for told in request.headers.getlist("openai-organization")):
             raise MismatchedOrganization
-        if request.headers.get("openai-project", caller.project_id) != caller.project_id:
+        if any(told != caller.project_id for told in request.headers.getlist("openai-project")):
             raise MismatchedProject
         allowance = request.app.state.rates.take(caller.key_id, caller.requests_per_minute)
         request.state.allowance = allowance

@@ -17,6 +17,7 @@ from app.files.tables import File
 RESULTS = "fine-tune-results"
 MAX_FILENAME_BYTES = 255
 _NO_NAME = re.compile(r"|\.+[^.]*")
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # control, direction, surrogate, private, and what ends a line
 # A deleted file's bytes stay while a job that is not over names it. The jobs feature builds on this one, so its
 # table is named here without being imported.
 _NOT_IN_USE = sa.text("""
@@ -152,7 +153,7 @@ def clean_filename(name: str, *, param: str = "file") -> str:
     Raises InvalidFilename if that leaves nothing, or only an ending.
     """
     name = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
-    name = "".join(character for character in name if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co"})
+    name = "".join(character for character in name if unicodedata.category(character) not in _INVISIBLE)
     name = name.encode()[:MAX_FILENAME_BYTES].decode(errors="ignore").strip()
     if _NO_NAME.fullmatch(name):
         raise InvalidFilename(param=param)

@@ -24,7 +24,7 @@ MAX_DEPTH = 32
 MAX_ARGUMENTS = 64
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<symbol>[-+*/^(),]))"
+    r"\s*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[^\W\d]\w*)|(?P<symbol>[-+*/^(),]))"
 )
 _OPERATORS: dict[str, Callable[[float, float], float]] = {
     "+": operator.add,

@@ -21,7 +21,7 @@ MAX_STEPS = 32
 MAX_INDEX_DIGITS = 9
 
 _PLACEHOLDER = re.compile(r"\{\{((?:(?!\{\{|\}\}).)*+)\}\}", re.DOTALL)
-_STEP = re.compile(r"""\.(?P<name>[\w$-]+)|\[(?P<index>\d+)\]|\[(?P<quote>["'])(?P<key>[^"']*)(?P=quote)\]""")
+_STEP = re.compile(r"""\.(?P<name>[\w$-]+)|\[(?P<index>[0-9]+)\]|\[(?P<quote>["'])(?P<key>[^"']*)(?P=quote)\]""")
 
 Step = str | int
 

@@ -35,7 +35,7 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
 
     Raises UnsupportedEncoding, BodyTimeout, ClientDisconnect.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if any(coding.lower() != "identity" for coding in request.headers.getlist("content-encoding")):
         raise UnsupportedEncoding
     loop = asyncio.get_running_loop()
     deadline = loop.time() + request.app.state.settings.body_seconds

@@ -152,6 +152,8 @@ class _Reader:
             raise InvalidForm(f"The headers of a part are larger than {MAX_HEADER_BYTES} bytes.")
 
     def _on_header_end(self) -> None:
+        if self._name.lower() in self._headers:
+            raise InvalidForm("A part has a header twice.")
         self._headers[self._name.lower()] = self._value
         self._name = self._value = b""
 

@@ -1,8 +1,9 @@
 """HTTP as it comes off the wire, where no application is asked yet: what is no HTTP gets the envelope too.
 
-uvicorn's own protocol with five more refusals: no Host (400), a URL or headers that are too large (414, 431), headers
-that do not come to an end in time (the connection is closed), and more requests than can be worked on (503). A
-connection whose client takes nothing of its reply is given up, and so is one whose client vanished without a word.
+uvicorn's own protocol with six more refusals: no Host, or a body that is encoded on its way (400), a URL or headers that
+are too large (414, 431), headers that do not end in time (the connection is closed), and more requests than can be worked
+on (503). Headers after a body in chunks are not heard. A connection whose client takes nothing of its reply is given up,
+and so is one whose client vanished without a word.
 """
 
 import asyncio
@@ -90,10 +91,9 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts != 1 and (hosts > 1 or self.parser.get_http_version() != "1.0"):
-            self._refuse(InvalidHttp("A request has exactly one Host header."))
+        self._check_headers()
         super().on_headers_complete()
+        self.headers = []  # what comes after the body is read into the same list: trailers are no headers
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -116,6 +116,14 @@ class Protocol(HttpToolsProtocol):
         """What the parser could not read. Called too for what was refused here, which has its reply already."""
         if not self.transport.is_closing():
             self._answer(InvalidHttp())
+
+    def _check_headers(self) -> None:
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and (hosts > 1 or self.parser.get_http_version() != "1.0"):
+            self._refuse(InvalidHttp("A request has exactly one Host header."))
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]):
+            self._refuse(InvalidHttp("A body is sent as it is, whole or in chunks: no other Transfer-Encoding."))
 
     def _refuse(self, error: AppError) -> None:
         self._answer(error)

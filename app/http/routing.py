@@ -1,5 +1,6 @@
 """The route table, flat."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,3 +12,9 @@ def all_routes(routes: Iterable[Any]) -> Iterator[Any]:
             yield from all_routes(route.original_router.routes)
         else:
             yield route
+
+
+def match_to_the_end(routes: Iterable[Any]) -> None:
+    """Let no route take a path with a line feed at its end, before which Starlette's `$` matches as well."""
+    for route in all_routes(routes):
+        route.path_regex = re.compile(route.path_regex.pattern.replace("$", r"\Z"))

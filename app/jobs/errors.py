@@ -48,7 +48,7 @@ class InvalidSuffix(BadRequest):
 
 
 class InvalidFilter(BadRequest):
-    """Filter by metadata[key]=value, or by metadata=null, not by both."""
+    """Filter by metadata[key]=value, a key once, or by metadata=null, not by both."""
 
     code = "invalid_value"
     param = "metadata"
@@ -89,6 +89,7 @@ class InvalidHyperparameter(BadRequest):
     code = "invalid_value"
 
     def __init__(self, name: str, message: str) -> None:
+        self.name = name
         super().__init__(message, param=f"method.supervised.hyperparameters.{name}")
 
 

@@ -168,15 +168,18 @@ def metadata_filter(query: Iterable[tuple[str, str]]) -> dict[str, str] | None:
 
     A job must have every pair; without any, every job passes.
     """
-    pairs: dict[str, str] = {}
+    pairs: list[tuple[str, str]] = []
     only_without = False
     for name, value in query:
         if name.startswith("metadata[") and name.endswith("]"):
-            pairs[name[len("metadata[") : -1]] = value
+            pairs.append((name[len("metadata[") : -1], value))
         elif name == "metadata":
             if value != "null":
                 raise InvalidFilter
             only_without = True
-    if (pairs and only_without) or len(pairs) > 16 or any("\0" in text for pair in pairs.items() for text in pair):
+    wanted = dict(pairs)
+    if (pairs and only_without) or len(pairs) > 16 or len(wanted) < len(pairs):
         raise InvalidFilter
-    return None if only_without else pairs
+    if any("\0" in text for pair in pairs for text in pair):
+        raise InvalidFilter
+    return None if only_without else wanted

@@ -177,7 +177,12 @@ def _hyperparameters(session: Session, body: JobRequest, start: models.Start) ->
     """What the two places of a body ask for together, checked against the base model and the model it starts from."""
     block = body.method.supervised.hyperparameters if body.method and body.method.supervised else None
     asked = hyperparameters.merge(body.hyperparameters, block)
-    hyperparameters.check(asked, start.entry)
+    try:
+        hyperparameters.check(asked, start.entry)
+    except InvalidHyperparameter as error:
+        if getattr(block, error.name, None) is None:
+            error.param = f"hyperparameters.{error.name}"  # it was asked for in the older place
+        raise
     if "early_stopping_patience" in asked and body.validation_file is None:
         raise InvalidHyperparameter("early_stopping_patience", "Early stopping needs a validation_file.")
     return hyperparameters.with_shape_of(_shape(session, start.parent), asked, start.entry)

@@ -26,6 +26,7 @@ PermissionReader = Annotated[Caller | Admin, requires(Scope.MODELS_READ, or_admi
 PermissionWriter = Annotated[Caller | Admin, requires(Scope.MODELS_WRITE, or_admin=True)]
 PermissionLimit = Annotated[int, Depends(paging.limit(default=10, most=1000))]
 Ascending = Annotated[bool, Depends(paging.spelled_out_order)]
+OfProject = Annotated[str | None, Depends(paging.filtered("project_id", "Only the permission of this project."))]
 After = Annotated[str | None, Depends(paging.after)]
 PermissionBody = Annotated[schemas.PermissionRequest, Depends(json_body(schemas.PermissionRequest))]
 
@@ -76,7 +77,7 @@ def list_permissions(
     limit: PermissionLimit,
     after: After,
     ascending: Ascending,
-    project_id: str | None = None,
+    project_id: OfProject,
 ) -> JSONResponse:
     """List who may use a checkpoint."""
     with db.reading() as session:

@@ -97,6 +97,16 @@ BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_type",
         f"{INSIDE}.learning_rate_multiplier",
     ),
+    "multiplier 5001 above": (
+        {"hyperparameters": {"learning_rate_multiplier": 5001}},
+        "invalid_value",
+        "hyperparameters.learning_rate_multiplier",
+    ),
+    "multiplier 5001": (
+        supervised(learning_rate_multiplier=5001),
+        "invalid_value",
+        f"{INSIDE}.learning_rate_multiplier",
+    ),
     "n_epochs 0 above": ({"hyperparameters": {"n_epochs": 0}}, "invalid_value", "hyperparameters.n_epochs"),
     "hyperparameters list": ({"hyperparameters": []}, "invalid_type", "hyperparameters"),
     "D43 two numbers": (

@@ -201,6 +201,8 @@ QUERIES: dict[str, tuple[str, dict[str, Any], int]] = {
     "16 filters": (JOBS, {f"metadata[{n}]": "x" for n in range(16)}, 200),
     "a filter that is none": (JOBS, {"metadata": "x"}, 400),
     "both filters": (JOBS, {"metadata": "null", "metadata[a]": "b"}, 400),
+    "a filter twice": (JOBS, {"metadata[a]": ["1", "2"]}, 400),
+    "a filter twice, alike": (JOBS, {"metadata[a]": ["1", "1"]}, 400),
     "a filter of NUL": (JOBS, {"metadata[a]": "\0"}, 400),
     "a filter's key of NUL": (JOBS, {"metadata[\0]": "a"}, 400),
     "a filter of sql": (JOBS, {"metadata[a' OR '1'='1]": "b"}, 200),
@@ -216,6 +218,7 @@ QUERIES: dict[str, tuple[str, dict[str, Any], int]] = {
         {"project_id": "\0"},
         200,
     ),
+    "two projects": ("/v1/fine_tuning/checkpoints/{model}/permissions", {"project_id": ["a", "b"]}, 400),
     "a stream that is perhaps": (JOBS + "/{job}/events", {"stream": "perhaps"}, 400),
     "a stream and a number": (JOBS + "/{job}/events", {"stream": "1"}, 400),
 }
@@ -437,6 +440,11 @@ ADMIN_QUERIES: dict[str, tuple[str, list[tuple[str, str]]]] = {
 @pytest.mark.parametrize(("path", "query"), ADMIN_QUERIES.values(), ids=ADMIN_QUERIES.keys())
 def test_queries_of_administrators(admin: httpx.Client, path: str, query: list[tuple[str, str]]) -> None:
     refused(admin.get(f"/v1/organization{path}", params=query))
+
+
+@pytest.mark.parametrize("name", ["after", "before"])
+def test_the_cursor_that_is_wrong_is_named(admin: httpx.Client, name: str) -> None:
+    refused(admin.get("/v1/organization/audit_logs", params={name: "audit_log-nobody"}), param=name)
 
 
 @pytest.mark.parametrize("odd", IDS.values(), ids=IDS.keys())

@@ -15,6 +15,11 @@ from tests.bad_input.refusals import envelope, raw, refused
 JOBS = "/v1/fine_tuning/jobs"
 AUTH = b"Host: x\r\nAuthorization: Bearer KEY\r\nConnection: close\r\n"
 POST = b"POST /v1/fine_tuning/jobs HTTP/1.1\r\nContent-Type: application/json\r\n" + AUTH
+WITHOUT_KEY = (
+    b"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+LONG_HEADERS = b"".join(b"X-%d: %s\r\n" % (n, b"y" * 1000) for n in range(70))
 
 pytestmark = pytest.mark.usefixtures("nothing_kept")
 
@@ -47,6 +52,7 @@ RAW = {
     "a length that is too large": (POST + b"Content-Length: 99999999999\r\n\r\n{}", 413),
     "more than the length": (POST + b"Content-Length: 2\r\n\r\n{}GARBAGE", 400),
     "a coding that is unknown": (POST + b"Transfer-Encoding: gzip\r\n\r\n{}", 400),
+    "a coding before chunks": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400),
     "a coding after chunks": (POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400),
     "a chunk of no size": (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n", 400),
     "a chunk of a negative size": (POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n{}\r\n0\r\n\r\n", 400),
@@ -58,7 +64,7 @@ RAW = {
     "NUL in a header": (get(headers=b"X: a\0b\r\n"), 400),
     "bare line feeds": (b"GET /v1/models HTTP/1.1\nHost: x\nAuthorization: Bearer KEY\n\n", 400),
     "many headers": (get(headers=b"".join(b"X-%d: y\r\n" % n for n in range(10_000))), 431),
-    "long headers": (get(headers=b"".join(b"X-%d: %s\r\n" % (n, b"y" * 1000) for n in range(70))), 431),
+    "long headers": (get(headers=LONG_HEADERS), 431),
     "one long header": (get(headers=b"X: " + b"y" * 1_000_000 + b"\r\n"), 431),
     "a long path": (get(b"/v1/files/" + b"x" * 70_000), 414),
     "a long query": (get(b"/v1/files?after=" + b"x" * 70_000), 414),
@@ -70,6 +76,8 @@ RAW = {
     "a path with dots": (get(b"/v1/files/../models"), 404),
     "a path with encoded dots": (get(b"/v1/files/%2e%2e/models"), 404),
     "a bad percent escape": (get(b"/v1/files/%zz"), 404),
+    "a key after the body": (WITHOUT_KEY + b"2\r\n{}\r\n0\r\nAuthorization: Bearer KEY\r\n\r\n", 401),
+    "long headers after the body": (WITHOUT_KEY + b"2\r\n{}\r\n0\r\n" + LONG_HEADERS, 431),
     "expectation of something too large": (
         b"POST /v1/files HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
         + AUTH
@@ -99,6 +107,7 @@ HARMLESS = {
     "an encoded letter": get(b"/v1/%6dodels"),
     "an unknown query": get(b"/v1/models?a=1&a=2&%00=%ff"),
     "a header of bytes": get(headers=b"X: \xff\xfe\r\n"),
+    "headers after the body": get(headers=b"Transfer-Encoding: chunked\r\n") + b"0\r\nAuthorization: Bearer x\r\n\r\n",
     "an unknown coding is offered": get(headers=b"Accept-Encoding: what\r\n"),
     "a condition": get(headers=b"If-None-Match: *\r\nIf-Match: x\r\nIf-Modified-Since: never\r\n"),
     "a range": get(headers=b"Range: bytes=" + b",".join(b"%d-%d" % (n, n) for n in range(5000)) + b"\r\n"),
@@ -189,6 +198,11 @@ def test_bodies_are_never_decoded(live: Live, coding: str, path: str) -> None:
     refused(live.http.post(path, content=b"\x1f\x8b\x08\x00", headers=headers), code="invalid_content_encoding")
 
 
+def test_a_coding_behind_another_is_seen(live: Live) -> None:
+    headers = [("Content-Type", "application/json"), ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
+    refused(live.http.post(JOBS, content=b"{}", headers=headers), code="invalid_content_encoding")
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_body_over_the_limit(live: Live, told: bool) -> None:
     body = b'{"model": "' + b"x" * 1024 * 1024 + b'"}'
@@ -250,6 +264,7 @@ def test_methods_that_a_route_has_not(live: Live, method: str) -> None:
     [
         *("/", "/v1", "/v1/", "/v1/files/", f"{JOBS}/", "/v1/chat/completions", "/v2/files", "/V1/files", "/v1/Files"),
         *("/openapi.json/", "/docs", "/redoc", "/metrics", "/.env", "/v1/files%2f", "/v1/files;x", "/v1/files%00"),
+        *("/v1/models%0a", f"{JOBS}%0A", "/healthz%0a", "/openapi.json%0a", "/v1/models%0d"),
         *("/healthz/x", "/static/../app", "/v1/uploads/x", "/v1/uploads/x/parts/y", "/v1/fine-tunes"),
     ],
 )
@@ -267,6 +282,13 @@ def test_urls_that_are_not_there(live: Live, path: str) -> None:
 def test_tenants_in_headers(live: Live, name: str, value: str) -> None:
     headers = httpx.Headers([(name.encode(), value.encode("latin-1"))])
     refused(live.http.get("/v1/models", headers=headers), 401)
+
+
+def test_a_tenant_behind_ones_own_is_seen(live: Live) -> None:
+    own = {"OpenAI-Organization": live.organization_id, "OpenAI-Project": live.caller.project_id or ""}
+    for name, value in own.items():
+        assert live.http.get("/v1/models", headers=[(name, value), (name, value)]).status_code == 200
+        refused(live.http.get("/v1/models", headers=[(name, value), (name, "another")]), 401)
 
 
 @pytest.mark.parametrize("name", ["User-Agent", "X-Client-Request-Id", "x-stainless-retry-count", "Referer", "Origin"])

@@ -160,6 +160,8 @@ FAULTY: dict[str, Any] = {
     "a formula of 100 kB": multi({"a": CHECK}, "a+" * 50_000 + "a"),
     "a formula of brackets": multi({"a": CHECK}, "(" * 5000 + "a" + ")" * 5000),
     "a formula of powers": multi({"a": CHECK}, "^".join(["9"] * 5000)),
+    "a number of another script": multi({"a": CHECK}, "a + \u0661"),
+    "an index of another script": CHECK | {"input": "{{ item.list[\u0660] }}"},
     "a key that is a word": multi({"import os": CHECK}, "import os"),
 }
 
@@ -167,7 +169,9 @@ FAULTY: dict[str, Any] = {
 @pytest.mark.parametrize("grader", FAULTY.values(), ids=FAULTY.keys())
 def test_graders_that_fail_while_grading(live: Live, grader: Any) -> None:
     """A template or formula that is no good is nothing, and is told in the reply."""
-    reply = live.http.post(f"{GRADERS}/run", json={"grader": grader, "model_sample": "x", "item": {"a": "b"}})
+    reply = live.http.post(
+        f"{GRADERS}/run", json={"grader": grader, "model_sample": "x", "item": {"a": "b", "list": [1]}}
+    )
     assert reply.status_code == 200, reply.text
     assert reply.json()["reward"] == 0.0
     errors = reply.json()["metadata"]["errors"]
