@@ -37,7 +37,10 @@ def render(error: AppError) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Register a handler for every kind of error a request can end in. The rest is the middleware's."""
+    """Register a handler for every kind of error a request can end in. The rest is the middleware's.
+
+    They are `async`: others would wait for a thread, behind the very requests that a full pool keeps waiting.
+    """
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(Replay, _replay)
     app.add_exception_handler(HTTPException, _http_exception)
@@ -56,15 +59,15 @@ def _bounded(text: str | None, most: int) -> str | None:
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
-def _app_error(_: Request, error: Any) -> JSONResponse:
+async def _app_error(_: Request, error: Any) -> JSONResponse:
     return render(error)
 
 
-def _replay(_: Request, replay: Any) -> Response:
+async def _replay(_: Request, replay: Any) -> Response:
     return Response(replay.reply, media_type="application/json", headers={"Idempotent-Replayed": "true"})
 
 
-def _http_exception(request: Request, error: Any) -> JSONResponse:
+async def _http_exception(request: Request, error: Any) -> JSONResponse:
     if error.status_code == 404:
         return render(NotFound(f"Invalid URL ({request.method} {quoted(request.url.path)})"))
     if error.status_code == 405:
@@ -80,24 +83,24 @@ def _allowed(request: Request) -> set[str]:
     return {method for route in routes for method in route.methods}
 
 
-def _validation_error(_: Request, error: Any) -> JSONResponse:
+async def _validation_error(_: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
     return render(BadRequest(str(first["msg"]), param=str(first["loc"][-1])))
 
 
-def _refused_write(request: Request, error: Any) -> Response:
+async def _refused_write(request: Request, error: Any) -> Response:
     """A server that takes nothing but reads, as after a failover. Any other internal error is ours."""
     if isinstance(error.orig, ReadOnlySqlTransaction):
-        return _unavailable(request, error)
+        return await _unavailable(request, error)
     raise error
 
 
-def _unavailable(_: Request, error: Any) -> JSONResponse:
+async def _unavailable(_: Request, error: Any) -> JSONResponse:
     cause = getattr(error, "orig", error)
     log.warning("request.unavailable", extra={"reason": type(cause).__name__})
     return render(StorageFull() if isinstance(cause, DiskFull | StoreFull) else Unavailable())
 
 
-def _disconnected(_: Request, error: Any) -> JSONResponse:
+async def _disconnected(_: Request, error: Any) -> JSONResponse:
     """Nobody is there to read it; the reply only ends the request."""
     return render(BadRequest("The client closed the connection."))
