@@ -10,9 +10,9 @@ from app import db
 from app.auth import service as auth
 from tests.chaos.child import Point
 from tests.chaos.history import Reply
-from tests.chaos.world import World, free_port, until
+from tests.chaos.world import SLOW, World, free_port, until
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0 * SLOW
 
 
 class Client:

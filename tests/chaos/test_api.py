@@ -1,10 +1,10 @@
 """The API killed at each step of a request, left by its clients, stopped under load; webhooks; clocks gone wrong."""
 
-import json
 import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -16,18 +16,15 @@ import sqlalchemy as sa
 
 from app import db
 from app.files.tables import File
-from app.jobs import states
 from app.jobs.tables import Job
-from app.secrets import Vault
-from app.webhooks import schemas as webhook_schemas
-from app.webhooks import service as webhooks
 from tests.chaos.child import Point
 from tests.chaos.client import Client
 from tests.chaos.fake_engine import STEP_SECONDS
-from tests.chaos.history import Delivered, Recovery
+from tests.chaos.history import Recovery
+from tests.chaos.sink import Sink
 from tests.chaos.vanish import vanish
 from tests.chaos.world import SLOW, World, died, kill, lines, until
-from tests.receivers import OK, Arrived, Receiver, receiving
+from tests.receivers import OK, receiving
 
 FORM = {"data": {"purpose": "fine-tune"}, "files": {"file": ("a.jsonl", lines(12))}}
 
@@ -226,9 +223,9 @@ def test_F06_stopped_and_started_again_under_load(world: World) -> None:
     """Requests under way are answered; who tries again, as the SDK does, notices nothing."""
     client = Client(world)
     ended = threading.Event()
+    answered: Counter[int] = Counter()
 
-    def ask(_: int) -> int:
-        asked = 0
+    def ask(number: int) -> None:
         with httpx.Client(base_url=client.http.base_url, headers=client.http.headers, timeout=10 * SLOW) as http:
             while not ended.is_set():
                 try:
@@ -237,41 +234,27 @@ def test_F06_stopped_and_started_again_under_load(world: World) -> None:
                     time.sleep(0.05)
                     continue
                 assert reply.status_code == 200, reply.text
-                asked += 1
-        return asked
+                answered[number] += 1
 
     with ThreadPoolExecutor(8) as pool:
         asking = [pool.submit(ask, number) for number in range(8)]
-        time.sleep(0.5)
-        for _ in range(2):
-            client.process.terminate()
-            client.process.join(30 * SLOW)
-            assert client.process.exitcode is not None
-            client.restart()
-        time.sleep(0.5)
-        ended.set()
-        assert all(task.result(60) > 0 for task in asking)
 
+        def everybody_is_answered() -> None:
+            before = answered.copy()
+            until(lambda: all(answered[n] > before[n] for n in range(8)) or any(task.done() for task in asking))
 
-def subscribe(world: World, receiver: Receiver) -> str:
-    every_end = [f"fine_tuning.job.{status}" for status in states.FINAL]
-    body = webhook_schemas.EndpointRequest.model_validate(
-        {"name": "all", "url": receiver.url, "event_types": every_end}
-    )
-    vault = Vault(world.settings.secret_keys.get_secret_value())
-    with db.transaction() as session:
-        endpoint, _ = webhooks.create(session, world.caller.project_id, body, vault=vault, most=10)
-        return endpoint.id
-
-
-def delivered(endpoint: str, receiver: Receiver, answers: list[int | None]) -> tuple[Delivered, ...]:
-    def one(arrived: Arrived, answer: int | None) -> Delivered:
-        body = json.loads(arrived.body)
-        return Delivered(
-            endpoint, arrived.headers["webhook-id"], body["data"]["id"], body["type"], arrived.body, answer
-        )
-
-    return tuple(one(arrived, answer) for arrived, answer in zip(receiver.requests, answers, strict=True))
+        try:
+            for _ in range(2):
+                everybody_is_answered()
+                client.process.terminate()
+                client.process.join(30 * SLOW)
+                assert client.process.exitcode is not None
+                client.restart()
+            everybody_is_answered()
+        finally:
+            ended.set()
+        for task in asking:
+            task.result(60)
 
 
 @pytest.mark.short
@@ -279,7 +262,7 @@ def delivered(endpoint: str, receiver: Receiver, answers: list[int | None]) -> t
 def test_F86_killed_before_or_after_a_webhook_is_sent(world: World, point: str) -> None:
     """It arrives, perhaps twice, under one id and with one body."""
     with receiving(OK) as receiver:
-        endpoint = subscribe(world, receiver)
+        sink = Sink(world, receiver)
         (job,) = world.queued(1, n_epochs=1)
         dying = world.spawn("gpu", Point(point), **{STEP_SECONDS: 0.001})
         died(dying)
@@ -288,16 +271,9 @@ def test_F86_killed_before_or_after_a_webhook_is_sent(world: World, point: str) 
             session.execute(sa.text("UPDATE webhook_deliveries SET due_at = now()"))
             session.execute(sa.text("UPDATE webhook_endpoints SET lease_until = NULL"))
         world.rescue("gpu")
-        until(_nothing_due)
-        # What the killed one had sent it never heard of.
-        answers: list[int | None] = [None] * (len(receiver.requests) - 1) + [200]
-        world.check([job], subscribed=(endpoint,), webhooks=delivered(endpoint, receiver, answers))
+        sink.wait()
+        world.check([job], subscribed=(sink.endpoint,), webhooks=sink.delivered())
         assert len(receiver.requests) == (2 if point == "webhook.sent" else 1)
-
-
-def _nothing_due() -> bool:
-    with db.reading() as session:
-        return not session.scalar(sa.text("SELECT count(*) FROM webhook_deliveries WHERE status = 'pending'"))
 
 
 @pytest.mark.short

@@ -50,7 +50,7 @@ def test_F57_postgres_stops_at_once_and_starts_again(world: World, postgres: Pos
     """The worker rides it out: no attempt is lost, and the API says 503 and is well again within 5 seconds."""
     (job,) = world.queued(1, **LONG)
     client = Client(world)
-    world.spawn("gpu", **SLOWLY)
+    world.spawn("gpu", lease_seconds=10 * SLOW, **SLOWLY)  # longer than Postgres takes to come back
     until(lambda: world.job(job).furthest_step > 3)
     pid = int((postgres.data / "postmaster.pid").read_text().split("\n", 1)[0])
     os.kill(pid, signal.SIGQUIT)  # an immediate shutdown: no checkpoint, the log is replayed

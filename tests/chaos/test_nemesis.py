@@ -12,8 +12,10 @@ import pytest
 from app.embedded.postgres import Postgres
 from tests.chaos import child, recorder
 from tests.chaos.fake_engine import STEP_SECONDS
+from tests.chaos.sink import Sink
 from tests.chaos.test_ownership import family
-from tests.chaos.world import SLOW, World, kill, lines, until
+from tests.chaos.world import OFTEN, SLOW, World, kill, lines, until
+from tests.receivers import OK, receiving
 from worker import supervisor
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "60"))
@@ -50,7 +52,7 @@ def test_F89_a_random_nemesis(world: World, postgres: Postgres, rng: random.Rand
     """Workers killed and stopped, the database cut, its sessions ended, replies to commits lost: all jobs end right."""
     seconds = min(SECONDS, 20) if os.environ.get("CHAOS_SHORT") else SECONDS
     jobs = [world.create(lines(12), n_epochs=rng.choice([2, 5, 10])) for _ in range(8)]
-    company = Company(world, **{STEP_SECONDS: 0.02})
+    company = Company(world, **{STEP_SECONDS: 0.02}, **OFTEN)
 
     def stand_still() -> None:
         worker = company.members[rng.choice(["gpu-1", "gpu-2"])]
@@ -82,21 +84,29 @@ def test_F89_a_random_nemesis(world: World, postgres: Postgres, rng: random.Rand
     world.check(jobs)
 
 
+@pytest.mark.timeout(1800)
 def test_F90_everything_is_killed_in_random_order_while_tiny_jobs_run(
     world: World, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`deterministic` jobs: adapters equal in every bit to that of a quiet run, with the real engine too."""
+    """`deterministic` jobs: adapters equal in every bit to that of a quiet run, with the real engine too.
+
+    Whoever trains delivers webhooks as well: each end is told under one id, however many who told it were killed.
+    """
     if ENGINE == "real":
         monkeypatch.setattr(supervisor, "MODULE", "worker.engine")
-    quiet, *jobs = world.queued(JOBS + 1, n_epochs=2, deterministic=True)
-    world.rescue("gpu")
-    until(lambda: world.job(quiet).finished_at)
-    world.pause_nodes()
-    company = Company(world, **{STEP_SECONDS: 0.02})
-    for _ in range(KILLS):
-        time.sleep(rng.uniform(0.5, 3.0) * SLOW)
-        company.kill(rng.choice(list(company.members)))
-    world.settle([quiet, *jobs], seconds=600 * SLOW)
-    weights = recorder.weights(world, quiet)
-    history = world.check([quiet, *jobs], undisturbed=dict.fromkeys([quiet, *jobs], weights))
+    with receiving(OK) as receiver:
+        sink = Sink(world, receiver)
+        quiet, *jobs = world.queued(JOBS + 1, n_epochs=2, deterministic=True)
+        world.rescue("gpu")
+        until(lambda: world.job(quiet).finished_at)
+        world.pause_nodes()
+        company = Company(world, webhook_seconds=2, **{STEP_SECONDS: 0.02}, **OFTEN)
+        for _ in range(KILLS):
+            time.sleep(rng.uniform(0.5, 3.0) * SLOW)
+            company.kill(rng.choice(list(company.members)))
+        world.settle([quiet, *jobs], seconds=600 * SLOW)
+        sink.wait(120 * SLOW)
+        expected = dict.fromkeys([quiet, *jobs], recorder.weights(world, quiet))
+        told = sink.delivered()
+        history = world.check(list(expected), undisturbed=expected, subscribed=(sink.endpoint,), webhooks=told)
     assert len({version.fence for version in history.versions}) > 2, "something was lost and went on"

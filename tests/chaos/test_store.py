@@ -20,9 +20,9 @@ from tests.chaos.client import Client
 from tests.chaos.fake_engine import STEP_SECONDS
 from tests.chaos.flaky_s3 import BUCKET, App, Environ, FlakyS3
 from tests.chaos.proxy import Proxy
-from tests.chaos.world import World, lines, until
+from tests.chaos.world import OFTEN, World, lines, until
 
-SLOWLY = {STEP_SECONDS: 0.03}
+SLOWLY = {STEP_SECONDS: 0.03, **OFTEN}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from app.jobs.errors import JobCannotPause
 from tests.chaos.child import Point
 from tests.chaos.fake_engine import FAULT, STEP_SECONDS
 from tests.chaos.test_ownership import LONG, training
-from tests.chaos.world import World, lines, until
+from tests.chaos.world import OFTEN, World, lines, until
 from tests.job_rows import BASE, add_jobs
 
 
@@ -50,7 +50,7 @@ def test_F42_cancelled_and_claimed_at_once(world: World) -> None:
 
 @pytest.mark.short
 def test_F44_cancelled_while_its_worker_is_cut_off(world: World) -> None:
-    (job,) = world.queued(1, n_epochs=8)
+    (job,) = world.queued(1, **LONG)
     world.spawn("gpu", **{STEP_SECONDS: 0.05})
     training(world, job)
     world.database.cut()
@@ -67,9 +67,8 @@ def test_F44_cancelled_while_its_worker_is_cut_off(world: World) -> None:
 def test_F45_cancelled_while_something_is_uploaded(world: World, point: str) -> None:
     """Nothing of it can be seen, and nothing is left in the store."""
     (job,) = world.queued(1, n_epochs=4)
-    before = world.hits.read_text().split().count(point)
-    world.spawn("gpu", Point(point, "1.5"), **{STEP_SECONDS: 0.02})
-    until(lambda: world.hits.read_text().split().count(point) > before)
+    world.spawn("gpu", Point(point, "2"), **{STEP_SECONDS: 0.02}, **OFTEN)
+    until(lambda: point in world.hits.read_text().split())
     cancel(world, job)
     worker = world.processes[0]
     history = world.settle([job])
@@ -110,7 +109,7 @@ def test_F46_paused_and_resumed_up_to_twenty_times(world: World) -> None:
 def test_F47_its_file_is_deleted_while_it_trains(world: World) -> None:
     """The job has what it needs; the file's bytes go when it is over."""
     (job,) = world.queued(1, **LONG)
-    world.spawn("gpu", **{STEP_SECONDS: 0.01})
+    world.spawn("gpu", **{STEP_SECONDS: 0.05})
     training(world, job)
     with db.transaction() as session:
         files.delete(session, world.caller.project_id, world.job(job).training_file)

@@ -7,7 +7,7 @@ import pytest
 from app.jobs import states
 from tests.chaos.child import Point
 from tests.chaos.history import Recovery
-from tests.chaos.world import PICK_UP_SECONDS, World, died, lines, until
+from tests.chaos.world import OFTEN, PICK_UP_SECONDS, World, died, lines, until
 
 EPOCHS = 4  # of three steps each
 
@@ -15,7 +15,7 @@ EPOCHS = 4  # of three steps each
 def killed_and_rescued(world: World, point: Point) -> None:
     """Let a GPU worker die at a point, and another one go on; judge the run."""
     (job,) = world.queued(1, n_epochs=EPOCHS)
-    died(world.spawn("gpu", point))
+    died(world.spawn("gpu", point, **OFTEN))
     fence, at = world.job(job).fence, time.monotonic()
     world.rescue("gpu")
     if world.job(job).status not in states.FINAL:

@@ -5,6 +5,7 @@ their own, and the test itself as one more node that nobody kills.
 import contextlib
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -36,6 +37,7 @@ SEED = 3  # of every job of `Bench.create`
 ROLE = "processes"  # as whom they are in the database: their sessions can be told from the test's
 SLOW = float(os.environ.get("CHAOS_SLOW", "1"))  # how much slower than a quiet laptop this machine is
 CLOCKS = {"heartbeat_seconds": 0.3, "lease_seconds": 3.0 * SLOW, "sweep_seconds": 0.5, "poll_seconds": 0.2}
+OFTEN = {"resume_interval_seconds": 0.05}  # for short jobs whose states matter: one at nearly every step
 PICK_UP_SECONDS = 5.0 * SLOW  # from the death of a worker to the next claim of its job, at these clocks
 
 
@@ -46,7 +48,7 @@ class World(Bench):
     folder: Path = field(default_factory=Path)
     database: Proxy = field(init=False)
     engine: sa.Engine = field(init=False)  # the test's own
-    hits: Path = field(init=False)
+    hits: Path = field(init=False)  # the names of the failpoints that its processes came past
     processes: list[ForkServerProcess] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)  # what its processes are started with
     replies: list[Any] = field(default_factory=list)
@@ -80,10 +82,11 @@ class World(Bench):
         """Wait until each of these jobs has come to its end, whatever it is."""
         deadline = time.monotonic() + seconds
         while True:
-            found = [self.job(job_id) for job_id in jobs]
-            if all(job.status in states.FINAL for job in found):
-                return found
+            with db.reading() as session:
+                found = session.scalars(sa.select(Job).where(Job.id.in_(jobs)).order_by(Job.seq)).all()
             unsettled = {job.id: (job.status, job.phase, job.attempts) for job in found if job.finished_at is None}
+            if not unsettled:
+                return list(found)
             assert time.monotonic() < deadline, f"not settled: {unsettled}\n{self.logs()}"
             time.sleep(0.05)
 
@@ -167,16 +170,21 @@ def until(condition: Callable[[], object], seconds: float = 30 * SLOW, what: str
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that nobody listens on, and that the system gives to nobody who connects while an API starts again."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextlib.contextmanager
-def world(postgres: Postgres, folder: Path, hits: Path, monkeypatch: Any) -> Iterator[World]:
+def world(postgres: Postgres, folder: Path, monkeypatch: Any) -> Iterator[World]:
     """A world over a fresh database."""
     name = f"chaos_{secrets.token_hex(4)}"
     monkeypatch.setattr(supervisor, "MODULE", child.FAKE_ENGINE)
     monkeypatch.setenv(fake_engine.TRACE, str(folder / "trace.jsonl"))
+    hits = folder / "hits"
+    hits.touch()
     child.arm((), hits)  # this process's own workers come past the failpoints too
     with _database(postgres, name) as engine, Proxy(str(postgres.sockets / SOCKET)) as proxy:
         db.configure(engine)
@@ -221,7 +229,7 @@ def _settings(folder: Path) -> Settings:
         drain_seconds=20,
         engine_threads=1,
         engine_isolation="off",
-        resume_interval_seconds=0.05,
+        resume_interval_seconds=0.3,
         requests_per_minute=0,
         webhook_loopback_http=True,
         webhook_poll_seconds=0.2,
