@@ -1,9 +1,9 @@
 """HTTP as it comes off the wire, where no application is asked yet: what is no HTTP gets the envelope too.
 
-uvicorn's own protocol with six more refusals: no Host, or a body that is encoded on its way (400), a URL or headers that
-are too large (414, 431), headers that do not end in time (the connection is closed), and more requests than can be worked
-on (503). Headers after a body in chunks are not heard. A connection whose client takes nothing of its reply is given up,
-and so is one whose client vanished without a word.
+uvicorn's own protocol with six more refusals: no Host, or a body that is encoded on its way (400), a URL or headers
+that are too large (414, 431), headers that do not end in time (the connection is closed), and more requests than can be
+worked on (503). Headers after a body in chunks are not heard. A connection whose client takes nothing of its reply is
+given up, and so is one whose client vanished without a word.
 """
 
 import asyncio
