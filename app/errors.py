@@ -30,7 +30,7 @@ class AppError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    code: ClassVar[str | None] = None
+    code: str | None = None
     param: str | None = None
     retry_after: int | None = None  # seconds, in Retry-After
     should_retry: ClassVar[bool | None] = None  # what clients are told in x-should-retry; None: the status says it

@@ -90,7 +90,7 @@ class TextSimilarityGrader(_Grader):
 
 def _of_bearable_size(source: str) -> str:
     if len(source.encode()) >= MAX_SOURCE_BYTES:
-        raise PydanticCustomError("too_long", "A source must be smaller than 256 kB")
+        raise PydanticCustomError("source_too_long", "A source must be smaller than 256 kB")
     return source
 
 

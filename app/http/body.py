@@ -1,7 +1,7 @@
 """The strict JSON door: a body becomes a validated model, or a 400 that names the field."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -52,6 +52,45 @@ class InvalidValue(BadRequest):
     """A parameter has a value that is not allowed."""
 
     code = "invalid_value"
+
+
+class OutOfBounds(BadRequest):
+    """A parameter is too long, too short, too large or too small; `code` says which."""
+
+    def __init__(self, message: str, *, param: str | None, code: str) -> None:
+        super().__init__(message, param=param)
+        self.code = code
+
+
+# By pydantic's words for an error: what a value should have been, and what it was.
+_TYPES = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "a boolean",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "model_type": "an object",
+}
+_NAMES = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal",
+    str: "a string",
+    list: "an array",
+}
+# The same for bounds: the code, and what lies within.
+_BOUNDS = {
+    "string_too_long": ("string_above_max_length", "a length of at most {max_length}"),
+    "string_too_short": ("string_below_min_length", "a length of at least {min_length}"),
+    "too_long": ("{}_above_max_length", "a length of at most {max_length}"),
+    "too_short": ("{}_below_min_length", "a length of at least {min_length}"),
+    "less_than_equal": ("{}_above_max_value", "at most {le}"),
+    "less_than": ("{}_above_max_value", "less than {lt}"),
+    "greater_than_equal": ("{}_below_min_value", "at least {ge}"),
+    "greater_than": ("{}_below_min_value", "more than {gt}"),
+}
 
 
 def json_body(model: type[Model], *, optional: bool = False) -> Callable[[Request], Awaitable[Model]]:
@@ -108,5 +147,23 @@ def _translated(error: ErrorDetails) -> BadRequest:
         return MissingParameter(f"Missing required parameter: '{shown}'.", param=param)
     if kind == "extra_forbidden":
         return UnknownParameter(f"Unknown parameter: '{shown}'.", param=param)
-    family = InvalidType if kind.endswith(("_type", "_parsing")) else InvalidValue
-    return family(f"Invalid value for '{shown}': {message}.", param=param)
+    if kind in _TYPES or (kind == "literal_error" and not isinstance(error["input"], str)):
+        expected, got = _TYPES.get(kind, "a string"), _NAMES.get(type(error["input"]), "an object")
+        return InvalidType(f"Invalid type for '{shown}': expected {expected}, but got {got} instead.", param=param)
+    if kind in _BOUNDS:
+        code, expected = _bound(kind, error["input"], error["ctx"])
+        return OutOfBounds(f"Invalid value for '{shown}': expected {expected}.", param=param, code=code)
+    return InvalidValue(f"Invalid value for '{shown}': {message}.", param=param)
+
+
+def _bound(kind: str, value: Any, limits: dict[str, Any]) -> tuple[str, str]:
+    """Which bound a value is beyond, as a code, and what lies within it."""
+    code, expected = _BOUNDS[kind]
+    if isinstance(value, dict):
+        code = {"too_long": "object_above_max_properties", "too_short": "object_below_min_properties"}[kind]
+    elif isinstance(value, list):
+        code = code.format("array")
+    else:
+        code = code.format("decimal" if any(isinstance(limit, float) for limit in limits.values()) else "integer")
+    shown = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in limits.items()}
+    return code, expected.format_map(shown)

@@ -27,6 +27,11 @@ def wandb(**changes: Any) -> dict[str, Any]:
     return {"integrations": [{"type": "wandb", "wandb": {"project": "p"} | changes}]}
 
 
+def bound(kind: str, number: float) -> str:
+    """The code for a number that is too large, or for one that is too small."""
+    return f"{kind}_above_max_value" if number > 0 else f"{kind}_below_min_value"
+
+
 INSIDE = "method.supervised.hyperparameters"
 WANDB = "integrations.[0].wandb"
 
@@ -56,33 +61,34 @@ BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "validation file unknown": ({"validation_file": "file-nobody"}, "invalid_value", "validation_file"),
     "validation file empty": ({"validation_file": ""}, "invalid_value", "validation_file"),
     "validation file false": ({"validation_file": False}, "invalid_type", "validation_file"),
-    "D27 suffix of 65": ({"suffix": "x" * 65}, "invalid_value", "suffix"),
-    "suffix empty": ({"suffix": ""}, "invalid_value", "suffix"),
+    "D27 suffix of 65": ({"suffix": "x" * 65}, "string_above_max_length", "suffix"),
+    "suffix empty": ({"suffix": ""}, "string_below_min_length", "suffix"),
     "suffix of signs": ({"suffix": "<>/\\:"}, "invalid_value", "suffix"),
     "suffix of another script": ({"suffix": "\u6a21\u578b"}, "invalid_value", "suffix"),
     "suffix number": ({"suffix": 1}, "invalid_type", "suffix"),
-    "D31 seed -1": ({"seed": -1}, "invalid_value", "seed"),
-    "seed 2^31": ({"seed": 2**31}, "invalid_value", "seed"),
+    "D31 seed -1": ({"seed": -1}, "integer_below_min_value", "seed"),
+    "seed 2^31": ({"seed": 2**31}, "integer_above_max_value", "seed"),
     "D33 seed 1.5": ({"seed": 1.5}, "invalid_type", "seed"),
     "D33 seed text": ({"seed": "1"}, "invalid_type", "seed"),
     "D33 seed true": ({"seed": True}, "invalid_type", "seed"),
     "seed 1.0": ({"seed": 1.0}, "invalid_type", "seed"),
     "seed list": ({"seed": [1]}, "invalid_type", "seed"),
     **{
-        f"D35 n_epochs {n}": (supervised(n_epochs=n), "invalid_value", f"{INSIDE}.n_epochs") for n in (0, -1, 51, 10**9)
+        f"D35 n_epochs {n}": (supervised(n_epochs=n), bound("integer", n), f"{INSIDE}.n_epochs")
+        for n in (0, -1, 51, 10**9)
     },
     **{
         f"n_epochs {n!r}": (supervised(n_epochs=n), "invalid_type", f"{INSIDE}.n_epochs")
         for n in ("1", "AUTO", "", 1.5, True, [])
     },
     **{
-        f"D37 batch_size {n}": (supervised(batch_size=n), "invalid_value", f"{INSIDE}.batch_size")
+        f"D37 batch_size {n}": (supervised(batch_size=n), bound("integer", n), f"{INSIDE}.batch_size")
         for n in (0, -1, 257, 10**9)
     },
     **{
         f"D39 multiplier {n}": (
             supervised(learning_rate_multiplier=n),
-            "invalid_value",
+            "decimal_below_min_value" if n <= 0 else "invalid_value",  # the most depends on the base model
             f"{INSIDE}.learning_rate_multiplier",
         )
         for n in (0, -1, 0.0, -0.0, 1e9, 1e300)
@@ -107,7 +113,7 @@ BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_value",
         f"{INSIDE}.learning_rate_multiplier",
     ),
-    "n_epochs 0 above": ({"hyperparameters": {"n_epochs": 0}}, "invalid_value", "hyperparameters.n_epochs"),
+    "n_epochs 0 above": ({"hyperparameters": {"n_epochs": 0}}, "integer_below_min_value", "hyperparameters.n_epochs"),
     "hyperparameters list": ({"hyperparameters": []}, "invalid_type", "hyperparameters"),
     "D43 two numbers": (
         {"hyperparameters": {"n_epochs": 2}} | supervised(n_epochs=3),
@@ -120,7 +126,7 @@ BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
         "method.type",
     ),
     "method list": ({"method": []}, "invalid_type", "method"),
-    "method type null": ({"method": {"type": None}}, "invalid_value", "method.type"),
+    "method type null": ({"method": {"type": None}}, "invalid_type", "method.type"),
     "method type missing": ({"method": {}}, "missing_required_parameter", "method.type"),
     "method with more": ({"method": {"type": "supervised", "x": 1}}, "unknown_parameter", "method.x"),
     "reinforcement": (
@@ -128,58 +134,70 @@ BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_value",
         "method.type",
     ),
-    **{f"D47 rank {n}": (supervised(lora_rank=n), "invalid_value", f"{INSIDE}.lora_rank") for n in (0, -1, 257, 513)},
+    **{
+        f"D47 rank {n}": (supervised(lora_rank=n), bound("integer", n), f"{INSIDE}.lora_rank")
+        for n in (0, -1, 257, 513)
+    },
     "D47 rank text": (supervised(lora_rank="8"), "invalid_type", f"{INSIDE}.lora_rank"),
     **{
-        f"D49 dropout {n}": (supervised(lora_dropout=n), "invalid_value", f"{INSIDE}.lora_dropout")
+        f"D49 dropout {n}": (supervised(lora_dropout=n), bound("decimal", n), f"{INSIDE}.lora_dropout")
         for n in (-0.1, 1, 1.1)
     },
-    "alpha 0": (supervised(lora_alpha=0), "invalid_value", f"{INSIDE}.lora_alpha"),
-    "alpha 1e300": (supervised(lora_alpha=1e300), "invalid_value", f"{INSIDE}.lora_alpha"),
+    "alpha 0": (supervised(lora_alpha=0), "decimal_below_min_value", f"{INSIDE}.lora_alpha"),
+    "alpha 1e300": (supervised(lora_alpha=1e300), "decimal_above_max_value", f"{INSIDE}.lora_alpha"),
     "modules of others": (
         supervised(lora_target_modules=["lm_head"]),
         "invalid_value",
         f"{INSIDE}.lora_target_modules",
     ),
     "modules a pattern": (supervised(lora_target_modules=".*"), "invalid_type", f"{INSIDE}.lora_target_modules"),
-    "no modules": (supervised(lora_target_modules=[]), "invalid_value", f"{INSIDE}.lora_target_modules"),
-    "65 modules": (supervised(lora_target_modules=["q_proj"] * 65), "invalid_value", f"{INSIDE}.lora_target_modules"),
+    "no modules": (supervised(lora_target_modules=[]), "array_below_min_length", f"{INSIDE}.lora_target_modules"),
+    "65 modules": (
+        supervised(lora_target_modules=["q_proj"] * 65),
+        "array_above_max_length",
+        f"{INSIDE}.lora_target_modules",
+    ),
     **{
-        f"D51 length {n}": (supervised(max_sequence_length=n), "invalid_value", f"{INSIDE}.max_sequence_length")
-        for n in (0, -1, 15, 513, 10**9)
+        f"D51 length {n}": (supervised(max_sequence_length=n), code, f"{INSIDE}.max_sequence_length")
+        for code, numbers in {"integer_below_min_value": (0, -1, 15), "invalid_value": (513, 10**9)}.items()
+        for n in numbers
     },
     "D53 quantization int3": (supervised(quantization="int3"), "invalid_value", f"{INSIDE}.quantization"),
     "precision": (supervised(precision="int3"), "unknown_parameter", f"{INSIDE}.precision"),
     **{
-        f"D55 eval_interval {n}": (supervised(eval_interval=n), "invalid_value", f"{INSIDE}.eval_interval")
+        f"D55 eval_interval {n}": (supervised(eval_interval=n), bound("integer", n), f"{INSIDE}.eval_interval")
         for n in (0, -1, 10**9)
     },
-    "patience 10^9": (supervised(early_stopping_patience=10**9), "invalid_value", f"{INSIDE}.early_stopping_patience"),
-    "warmup 1.1": (supervised(warmup_ratio=1.1), "invalid_value", f"{INSIDE}.warmup_ratio"),
+    "patience 10^9": (
+        supervised(early_stopping_patience=10**9),
+        "integer_above_max_value",
+        f"{INSIDE}.early_stopping_patience",
+    ),
+    "warmup 1.1": (supervised(warmup_ratio=1.1), "decimal_above_max_value", f"{INSIDE}.warmup_ratio"),
     "scheduler": (supervised(lr_scheduler="magic"), "invalid_value", f"{INSIDE}.lr_scheduler"),
-    "rate above 1": (supervised(learning_rate=1.5), "invalid_value", f"{INSIDE}.learning_rate"),
-    "gradient norm 0": (supervised(max_grad_norm=0), "invalid_value", f"{INSIDE}.max_grad_norm"),
+    "rate above 1": (supervised(learning_rate=1.5), "decimal_above_max_value", f"{INSIDE}.learning_rate"),
+    "gradient norm 0": (supervised(max_grad_norm=0), "decimal_below_min_value", f"{INSIDE}.max_grad_norm"),
     "deterministic 1": (supervised(deterministic=1), "invalid_type", f"{INSIDE}.deterministic"),
-    "D57 17 pairs": ({"metadata": {str(n): "x" for n in range(17)}}, "invalid_value", "metadata"),
+    "D57 17 pairs": ({"metadata": {str(n): "x" for n in range(17)}}, "object_above_max_properties", "metadata"),
     "D59 metadata number": ({"metadata": {"a": 1}}, "invalid_type", "metadata.a"),
     "D59 metadata null": ({"metadata": {"a": None}}, "invalid_type", "metadata.a"),
     "D59 metadata object": ({"metadata": {"a": {}}}, "invalid_type", "metadata.a"),
     "metadata key of 65": ({"metadata": {"k" * 65: "x"}}, "invalid_value", "metadata"),
-    "metadata value of 513": ({"metadata": {"a": "x" * 513}}, "invalid_value", "metadata.a"),
+    "metadata value of 513": ({"metadata": {"a": "x" * 513}}, "string_above_max_length", "metadata.a"),
     "metadata list": ({"metadata": [["a", "b"]]}, "invalid_type", "metadata"),
     "metadata text": ({"metadata": "a=b"}, "invalid_type", "metadata"),
     "D63 100 integrations": (
         {"integrations": [{"type": "wandb", "wandb": {"project": "p"}}] * 100},
-        "invalid_value",
+        "array_above_max_length",
         "integrations",
     ),
     "D65 entity number": (wandb(entity=1), "invalid_type", f"{WANDB}.entity"),
     "D65 name list": (wandb(name=[]), "invalid_type", f"{WANDB}.name"),
     "D65 tags text": (wandb(tags="a"), "invalid_type", f"{WANDB}.tags"),
     "D65 tag number": (wandb(tags=[1]), "invalid_type", f"{WANDB}.tags.[0]"),
-    "51 tags": (wandb(tags=["a"] * 51), "invalid_value", f"{WANDB}.tags"),
+    "51 tags": (wandb(tags=["a"] * 51), "array_above_max_length", f"{WANDB}.tags"),
     "project null": (wandb(project=None), "invalid_type", f"{WANDB}.project"),
-    "project empty": (wandb(project=""), "invalid_value", f"{WANDB}.project"),
+    "project empty": (wandb(project=""), "string_below_min_length", f"{WANDB}.project"),
     "no block": ({"integrations": [{"type": "wandb"}]}, "missing_required_parameter", WANDB),
     "another integration": ({"integrations": [{"type": "mlflow"}]}, "invalid_value", "integrations.[0].type"),
     "integration null": ({"integrations": [None]}, "invalid_type", "integrations.[0]"),

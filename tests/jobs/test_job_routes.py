@@ -85,20 +85,23 @@ def test_unchosen_method_blocks_are_ignored(live: Any) -> None:
         pytest.param({"training_file": "file-no"}, "training_file", "invalid_value", id="unknown file"),
         pytest.param({"training_file": ["x"]}, "training_file", "invalid_type", id="list as file"),
         pytest.param({"validation_file": "file-no"}, "validation_file", "invalid_value", id="unknown validation file"),
-        pytest.param({"suffix": ""}, "suffix", "invalid_value", id="empty suffix"),
-        pytest.param({"suffix": "x" * 65}, "suffix", "invalid_value", id="long suffix"),
+        pytest.param({"suffix": ""}, "suffix", "string_below_min_length", id="empty suffix"),
+        pytest.param({"suffix": "x" * 65}, "suffix", "string_above_max_length", id="long suffix"),
         pytest.param({"suffix": "--"}, "suffix", "invalid_value", id="suffix of hyphens"),
         pytest.param({"suffix": 7}, "suffix", "invalid_type", id="number as suffix"),
-        pytest.param({"seed": -1}, "seed", "invalid_value", id="negative seed"),
-        pytest.param({"seed": 2**31}, "seed", "invalid_value", id="large seed"),
+        pytest.param({"seed": -1}, "seed", "integer_below_min_value", id="negative seed"),
+        pytest.param({"seed": 2**31}, "seed", "integer_above_max_value", id="large seed"),
         pytest.param({"seed": True}, "seed", "invalid_type", id="boolean seed"),
         pytest.param({"seed": "1"}, "seed", "invalid_type", id="string seed"),
         pytest.param({"metadata": []}, "metadata", "invalid_type", id="list as metadata"),
         pytest.param({"metadata": {"a": 1}}, "metadata.a", "invalid_type", id="number in metadata"),
-        pytest.param({"metadata": {"a": "x" * 513}}, "metadata.a", "invalid_value", id="long metadata value"),
+        pytest.param({"metadata": {"a": "x" * 513}}, "metadata.a", "string_above_max_length", id="long metadata value"),
         pytest.param({"metadata": {"k" * 65: "x"}}, "metadata", "invalid_value", id="long metadata key"),
         pytest.param(
-            {"metadata": {str(n): "x" for n in range(17)}}, "metadata", "invalid_value", id="17 metadata pairs"
+            {"metadata": {str(n): "x" for n in range(17)}},
+            "metadata",
+            "object_above_max_properties",
+            id="17 metadata pairs",
         ),
         pytest.param({"method": {}}, "method.type", "missing_required_parameter", id="method without type"),
         pytest.param({"method": "supervised"}, "method", "invalid_type", id="string as method"),
@@ -114,13 +117,13 @@ def test_unchosen_method_blocks_are_ignored(live: Any) -> None:
         pytest.param(
             {"method": {"type": "supervised", "dpo": {"hyperparameters": {"beta": 3}}}},
             "method.dpo.hyperparameters.beta",
-            "invalid_value",
+            "decimal_above_max_value",
             id="unchosen block out of range",
         ),
         pytest.param(
             {"method": supervised(n_epochs=51)},
             "method.supervised.hyperparameters.n_epochs",
-            "invalid_value",
+            "integer_above_max_value",
             id="51 epochs",
         ),
         pytest.param(
@@ -136,7 +139,10 @@ def test_unchosen_method_blocks_are_ignored(live: Any) -> None:
             id="unknown hyperparameter",
         ),
         pytest.param(
-            {"hyperparameters": {"batch_size": 257}}, "hyperparameters.batch_size", "invalid_value", id="batch of 257"
+            {"hyperparameters": {"batch_size": 257}},
+            "hyperparameters.batch_size",
+            "integer_above_max_value",
+            id="batch of 257",
         ),
         pytest.param(
             {"hyperparameters": {"lora_rank": 8}}, "hyperparameters.lora_rank", "unknown_parameter", id="ours on top"

@@ -150,7 +150,7 @@ def test_what_is_wrong_at_the_end_leaves_the_upload_pending(live: Live) -> None:
         ([one, two], {"md5": "0" * 32}, "checksum_mismatch", "md5"),
         ([one, two], {"md5": "nonsense"}, "invalid_value", "md5"),
         ([one, bad], {}, "invalid_file_format", "part_ids"),
-        ([], {}, "invalid_value", "part_ids"),
+        ([], {}, "array_below_min_length", "part_ids"),
     ]
     before = [file["id"] for file in live.http.get("/v1/files").json()["data"]]
     objects = list(live.store.keys(f"projects/{live.caller.project_id}/files/"))
