@@ -24,7 +24,12 @@ def upgrade(engine: sa.Engine, revision: str = "head", *, patience_seconds: floa
 
     A lock that others hold is asked for again and again, each time only for moments, so that nobody waits behind it.
     Raises OperationalError if it is not to be had within `patience_seconds`; the next run goes on from there.
+    The schema of a newer version is left as it is: who goes back to an older one finds all that it needs in there.
     """
+    current, newest = revisions(engine)
+    if current is not None and current > newest:
+        log.warning("migrate.schema_is_newer", extra={"schema": current, "newest_here": newest})
+        return
     deadline = time.monotonic() + patience_seconds
     while True:
         try:

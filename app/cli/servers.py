@@ -84,8 +84,10 @@ def migrate() -> None:
 
     engine = db.create_engine(_settings().database_url, pool_size=1)
     migrations.upgrade(engine)
+    current, newest = migrations.revisions(engine)
     engine.dispose()
-    typer.echo("the schema is up to date")
+    newer = f"the schema is {current}, newer than this program's {newest}, and was left as it is"
+    typer.echo("the schema is up to date" if current == newest else newer)
 
 
 def _usable_keys() -> int | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-KINDS = ("api", "cpu", "gpu")
+STATEMENT = "statement.done"  # a failpoint of "migrate" alone: after each statement that changes something
 FAKE_ENGINE = "tests.chaos.fake_engine"
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.chaos.child", "app.main", "worker.gpu", "worker.prepare_job", "boto3"])
@@ -100,6 +100,8 @@ def _main(
         _serve()
     elif kind == "cpu":
         _prepare()
+    elif kind == "migrate":
+        _migrate()
     else:
         from worker import gpu
 
@@ -157,3 +159,22 @@ def _prepare() -> None:
         )
     )
     celery_process.serve(prepare_job.create_node(settings), queue.CPU, settings)
+
+
+def _migrate() -> None:
+    """What `tunesmith migrate` does."""
+    import sqlalchemy as sa
+
+    from app import db
+    from app.config import Settings
+    from app.failpoints import failpoint
+    from migrations import run as migrations
+
+    engine = db.create_engine(Settings().database_url)
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.split(maxsplit=1)[0].upper() not in {"SELECT", "SET", "RESET"}:
+            failpoint(STATEMENT)
+
+    sa.event.listen(engine, "after_cursor_execute", note)
+    migrations.upgrade(engine)

@@ -156,6 +156,17 @@ def test_a_lock_that_is_never_to_be_had_is_an_error(scratch_database: sa.Engine)
         assert connection.scalar(sa.text("SHOW lock_timeout")) == "0", "and nothing of it stays with the connection"
 
 
+def test_a_version_that_came_back_leaves_the_newer_schema_as_it_is(scratch_database: sa.Engine) -> None:
+    with scratch_database.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    environment = {"TUNESMITH_DATABASE_URL": scratch_database.url.render_as_string(hide_password=False)}
+    migrate = [sys.executable, "-m", "app.cli.main", "migrate"]
+    done = subprocess.run(migrate, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "newer" in done.stdout
+    assert migrations.revisions(scratch_database) == ("9999", LATEST)
+
+
 def test_race_two_machines_migrate_at_once(scratch_database: sa.Engine) -> None:
     migrations.downgrade(scratch_database, "base")
     environment = {"TUNESMITH_DATABASE_URL": scratch_database.url.render_as_string(hide_password=False)}
