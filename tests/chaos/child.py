@@ -109,9 +109,10 @@ def _main(
 
 
 def _hurry(environment: dict[str, str]) -> None:
-    """Let what is no setting take less time than it does: a variable, named as in its module, says how much."""
+    """Let what is no setting be smaller than it is: a variable, named as in its module, says how much."""
     from app.http import protocol, server
     from app.jobs import event_stream
+    from app.models import catalog
     from worker import shunned, supervisor
 
     for module, name in (
@@ -121,6 +122,7 @@ def _hurry(environment: dict[str, str]) -> None:
         (protocol, "VANISHED_SECONDS"),
         (event_stream, "PING_SECONDS"),
         (shunned, "PAUSE_SECONDS"),
+        (catalog, "SMALL_FILE"),
     ):
         if name in environment:
             setattr(module, name, float(environment[name]))

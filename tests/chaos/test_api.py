@@ -177,16 +177,16 @@ def watching(client: Client, job: str, streams: int) -> Iterator[list[socket.soc
         f"Authorization: {client.http.headers['authorization']}\r\n\r\n"
     ).encode()
     with ExitStack() as opened:
-        sockets = [
-            opened.enter_context(socket.create_connection((str(url.host), url.port or 80), timeout=30 * SLOW))
-            for _ in range(streams)
-        ]
-        for one in sockets:
+        sockets = []
+        for _ in range(streams):
+            one = opened.enter_context(socket.create_connection((str(url.host), url.port or 80), timeout=30 * SLOW))
             one.sendall(request)
-        for one in sockets:
             told = b""
             while b"Created fine-tuning job" not in told:
-                told += one.recv(65536)
+                more = one.recv(65536)
+                assert more, told
+                told += more
+            sockets.append(one)
         yield sockets
 
 

@@ -89,7 +89,8 @@ def test_F55_a_base_model_is_damaged_after_its_pull(world: World, by: str) -> No
     job, again = world.queued(1, model="pulled")[0], world.queued(1)[0]
     flip(weights)
     pause = 1.0 if by == "mending" else 3600.0
-    worker = world.spawn("gpu", models_dir=damaged, PAUSE_SECONDS=pause, **{STEP_SECONDS: 0.001})
+    hurried = {"PAUSE_SECONDS": pause, "SMALL_FILE": 1000}  # so that the weights are none
+    worker = world.spawn("gpu", models_dir=damaged, **hurried, **{STEP_SECONDS: 0.001})
     until(lambda: NOT_LOADED in [event.message for event in world.events(job)], what=world.logs())
     assert world.settle([again])[0].status == states.SUCCEEDED, "other bases are served"
     several_looks()
