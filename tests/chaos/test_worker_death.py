@@ -19,7 +19,7 @@ def killed_and_rescued(world: World, point: Point) -> None:
     fence, at = world.job(job).fence, time.monotonic()
     world.rescue("gpu")
     if world.job(job).status not in states.FINAL:
-        until(lambda: world.job(job).fence > fence)
+        until(lambda: world.job(job).fence > fence, 2 * PICK_UP_SECONDS)
     world.check([job], recoveries=(Recovery("pick-up", time.monotonic() - at, PICK_UP_SECONDS),))
 
 
