@@ -14,15 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app import db, metrics, tracing
+from app import metrics, tracing
 from app.config import Settings
 from app.failpoints import failpoint
 from app.jobs import failures, hyperparameters, states
 from app.jobs.tables import Job
-from app.models import service as models
 from app.models.catalog import CatalogEntry
 from app.storage import FULL, ObjectMissing, Store
-from worker import artefacts, publishing, sweeps, tracking
+from worker import artefacts, inputs, publishing, sweeps, tracking
 from worker.artefacts import CorruptObject, StorageUnavailable
 from worker.node import Held
 from worker.outages import Lost, ride_out
@@ -34,7 +33,6 @@ TRACE_SECONDS = 1.0
 FLUSH_SECONDS = 1.0  # metrics are stored in batches this far apart
 LOOK_SECONDS = 0.05  # how often a silent engine's job looks at its flags
 LAST = ("finished", "failed")  # the reports that end a job
-KEPT_DATASETS = 16  # prepared datasets kept on a worker's disk
 
 Reports = queue.SimpleQueue[dict[str, Any] | None]
 Result = TypeVar("Result")
@@ -95,7 +93,7 @@ def _train(training: "Training", *, alone: bool) -> Trouble | None:
 def _cause(error: Exception) -> str:
     if isinstance(error, EngineDied):
         return failures.ENGINE_CRASHED
-    if isinstance(error, BadState):
+    if isinstance(error, inputs.BadState):
         return failures.BAD_RESUME
     full = isinstance(error, OSError) and error.errno in FULL
     if full or isinstance(error, StorageUnavailable | CorruptObject | ObjectMissing):
@@ -106,10 +104,6 @@ def _cause(error: Exception) -> str:
 def _refusal(code: str, message: str, *, suspect: bool = False) -> Trouble:
     """What the engine says, as a cause of ours."""
     return Trouble(failures.ENGINE_CODES.get(code, failures.INTERNAL_ERROR), f"{code}: {message}", suspect)
-
-
-class BadState(Exception):
-    """A resume state that is damaged or gone."""
 
 
 class Training:
@@ -165,20 +159,16 @@ class Training:
     def _admit(self) -> "Reports":
         """Fetch what the engine needs and start the job; the queue of its reports."""
         job = self.job
-        assert job.prepared_key is not None
         assert job.resolved is not None
-        dataset = self._dataset(job.prepared_key)
-        validation = self._dataset(job.validation_key) if job.validation_key else None
-        resume = self._state()
-        adapter = self._fetched("parent", self._parent_prefix()) if resume is None else None
+        needed = inputs.fetch(job, self.store, self.settings, self.scratch, self._parent_prefix)
         failpoint("job.fetched")
         reply, reports = self.engine.admit(
             job.id,
             spec=hyperparameters.engine_spec(job, job.resolved, self.settings),
-            dataset=str(dataset),
-            validation=str(validation) if validation else None,
-            resume=str(resume) if resume else None,
-            adapter=str(adapter) if adapter else None,
+            dataset=str(needed.dataset),
+            validation=_text(needed.validation),
+            resume=_text(needed.resume),
+            adapter=_text(needed.adapter),
             out=str(self.scratch / "out"),
             tenant=job.project_id,
         )
@@ -186,6 +176,10 @@ class Training:
         if job.deterministic and reply["step"] == 0:
             self._tell("info", f"Deterministic training, on {reply['threads']} threads of {reply['device']}")
         return reports
+
+    def _parent_prefix(self) -> str | None:
+        """Where the adapter lies that training begins from; None: it begins from the base."""
+        return self._do(inputs.parent_prefix, self.job)
 
     def _follow(self, report: dict[str, Any]) -> None:
         """Act on one report that is not the last."""
@@ -304,46 +298,6 @@ class Training:
         artefacts.upload(self.store, folder, prefix)
         return digest
 
-    def _fetched(self, name: str, prefix: str | None) -> Path | None:
-        if prefix is None:
-            return None
-        folder = self.scratch / name
-        artefacts.download(self.store, prefix, folder)
-        return folder
-
-    def _state(self) -> Path | None:
-        """The last resume state, if there is one. Raises BadState: then the job has to begin again."""
-        try:
-            return self._fetched("resume", self.job.resume_prefix)
-        except (CorruptObject, ObjectMissing) as error:
-            raise BadState(f"{type(error).__name__}: {error}") from error
-
-    def _parent_prefix(self) -> str | None:
-        if self.job.parent_model is None:
-            return None
-        prefix = self._do(_prefix_of, self.job.project_id, self.job.parent_model)
-        if prefix is None:
-            raise EngineRefused("bad_adapter", f"{self.job.parent_model} was deleted")
-        return prefix
-
-    def _dataset(self, prefix: str) -> Path:
-        """A prepared dataset on this machine's disk, fetched if it is not there; the oldest are forgotten."""
-        cache = self.settings.scratch_dir / "datasets"
-        folder = cache / prefix.strip("/").replace("/", "-")
-        if not folder.is_dir():
-            partial = self.scratch / "dataset"
-            artefacts.download(self.store, prefix, partial)
-            cache.mkdir(parents=True, exist_ok=True)
-            _replace(partial, folder)
-            _forget_oldest(cache, keep=KEPT_DATASETS)
-        return folder
-
-
-def _prefix_of(project_id: str, model: str) -> str | None:
-    with db.reading() as session:
-        found = models.find(session, project_id, model)
-    return found.object_prefix if found is not None else None
-
 
 def _next(reports: "Reports", *, wait: bool = True) -> dict[str, Any] | None:
     """The next report, or None if there is none now. Raises EngineDied."""
@@ -356,17 +310,5 @@ def _next(reports: "Reports", *, wait: bool = True) -> dict[str, Any] | None:
     return report
 
 
-def _replace(partial: Path, folder: Path) -> None:
-    """Move a folder to its place unless another job of this worker was first."""
-    try:
-        partial.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-
-
-def _forget_oldest(cache: Path, *, keep: int) -> None:
-    """An engine that has a forgotten dataset mapped keeps its pages."""
-    folders = sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    for folder in folders[:-keep]:
-        shutil.rmtree(folder, ignore_errors=True)
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None
