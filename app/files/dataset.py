@@ -166,7 +166,7 @@ def _check_message(message: Any, where: str) -> None:
     _check_keys(message, _MESSAGE_KEYS[role], where)
     _check_content(message, where)
     name = message.get("name")
-    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+    if (name is not None or role == "function") and not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise BadLine(f"{where}.name must be 1 to 64 characters without spaces and <|\\/>")
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise BadLine(f"{where}.tool_call_id must be a string")

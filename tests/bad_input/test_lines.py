@@ -155,6 +155,11 @@ BAD: dict[str, tuple[bytes, str]] = {
     "C81 name of 65": (chat({**USER, "name": "x" * 65}, SAYS), "name must be"),
     "C81 name with a space": (chat({**USER, "name": "a b"}, SAYS), "name must be"),
     "C81 name with a line feed": (chat({**USER, "name": "a\n"}, SAYS), "name must be"),
+    "function without a name": (chat(USER, {"role": "function", "content": "x"}, SAYS), "name must be"),
+    "function with the name null": (
+        chat(USER, {"role": "function", "content": "x", "name": None}, SAYS),
+        "name must be",
+    ),
     "empty name": (chat({**USER, "name": ""}, SAYS), "name must be"),
     "only line feeds": (b"\n" * 1000, "empty"),
     "only spaces": (b"   \n \t ", "empty"),
