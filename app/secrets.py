@@ -56,10 +56,6 @@ class Vault:
         except (ValueError, KeyError, InvalidTag) as error:
             raise CannotOpen(type(error).__name__) from None
 
-    def is_current(self, sealed: str) -> bool:
-        """Whether a sealed text is under the first key."""
-        return sealed.startswith(f"{VERSION}.{self._current}.")
-
 
 def new_key() -> str:
     """A key as the settings take it."""

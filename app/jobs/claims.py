@@ -101,11 +101,6 @@ def _give_way(residence: Residence, successor: Queue) -> Choice:
     return GiveBack()
 
 
-def decayed(tokens: float, age_seconds: float) -> float:
-    """Served tokens as they count after `age_seconds`."""
-    return tokens * 0.5 ** (age_seconds / SERVED_HALF_LIFE_SECONDS)
-
-
 CLAIMING = 0x7475_6E65  # the advisory lock of whoever counts running jobs to start one more
 _WITHIN_QUOTA = """(
     coalesce(projects.quota_running_jobs, :running_jobs) = 0

@@ -63,9 +63,7 @@ def test_keys_are_rotated_by_a_new_one_in_front() -> None:
     sealed = Vault(OLD).seal("s", place=PLACE)
     both = Vault(f"{NEW}, {OLD}")
     assert both.open(sealed, place=PLACE) == "s"
-    assert not both.is_current(sealed)
     again = both.seal("s", place=PLACE)
-    assert both.is_current(again)
     assert Vault(NEW).open(again, place=PLACE) == "s"
     with pytest.raises(CannotOpen):
         Vault(NEW).open(sealed, place=PLACE)
