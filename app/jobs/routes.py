@@ -113,9 +113,12 @@ def list_events(
     streamed: Streamed,
     last_seen: LastSeen,
 ) -> Response:
-    """List a job's events, newest first; or with `stream=true` follow them as server-sent events, oldest first."""
+    """List a job's events, newest first; or with `stream=true` follow them as server-sent events, oldest first.
+
+    A stream begins after the event that `Last-Event-ID` or else `after` names; it has no `limit`.
+    """
     if streamed:
-        return _follow(request, job_id, caller, last_seen)
+        return _follow(request, job_id, caller, after if last_seen is None else last_seen)
     with db.reading() as session:
         page = views.events_page(session, caller.project_id, job_id, limit=limit, after=after)
     data = [event_schemas.event(row) for row in page.rows]

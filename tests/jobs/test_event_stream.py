@@ -77,6 +77,20 @@ def test_a_stream_goes_on_after_the_last_event_seen(live: Live) -> None:
     assert told == [*newest_first[:-2][::-1], "[DONE]"]
 
 
+def test_a_stream_may_begin_after_an_event(live: Live) -> None:
+    """A client that cannot send headers says it in the query; what it has seen since goes before that."""
+    job = new_job(live)
+    live.append_steps(job, 2)
+    live.fail(job)
+    path = f"/v1/fine_tuning/jobs/{job}/events"
+    newest_first = [event["id"] for event in live.http.get(path).json()["data"]]
+    begun = {"stream": "true", "after": newest_first[-1]}
+    for headers, seen in [({}, -1), ({"Last-Event-ID": newest_first[-3]}, -3)]:
+        with live.http.stream("GET", path, params=begun, headers=headers, timeout=30) as reply:
+            told = [event_id for event_id, _ in messages(reply)]
+        assert told == [*newest_first[:seen][::-1], ""]
+
+
 def test_many_events_come_whole(live: Live) -> None:
     job = new_job(live)
     live.append_steps(job, event_stream.MOST_AT_ONCE + 7)
@@ -112,6 +126,7 @@ def test_the_clients_own_stream_reads_it(live: Live) -> None:
         ({"stream": ""}, {}, "stream"),
         ({"stream": "true"}, {"Last-Event-ID": "ftevent-no"}, "after"),
         ({"stream": "true"}, {"Last-Event-ID": "x" * 300}, "after"),
+        ({"stream": "true", "after": "ftevent-no"}, {}, "after"),
     ],
 )
 def test_what_cannot_be_followed(live: Live, query: dict[str, str], headers: dict[str, str], param: str) -> None:
