@@ -38,6 +38,7 @@ def create_celery(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # Redis that answers and refuses, as without memory, is no reason to end
         broker_transport_options={
             "visibility_timeout": 3600,
             "socket_timeout": 10,

@@ -11,7 +11,7 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis, virtual
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from app import queue
 
@@ -41,7 +41,9 @@ class _Ring(virtual.Message):
 
 
 class _NothingKept(redis.QoS):
-    """No bookkeeping in Redis of what is on its way: that would be two round trips for each ring."""
+    """No bookkeeping in Redis of what is on its way: that would be two round trips for each ring, and a worker that
+    looks for what others left behind takes a lock, which ends it where Redis has no memory left.
+    """
 
     def append(self, message: Any, delivery_tag: str) -> None: ...
 
@@ -49,9 +51,27 @@ class _NothingKept(redis.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None: ...
 
+    def restore_visible(self, *_: Any, **__: Any) -> None: ...
+
 
 class _Channel(redis.Channel):
     Message, QoS = _Ring, _NothingKept
+
+    # Before it listens, Celery counts what is in its queue, and writes down where rings go. A Redis that answers and
+    # takes no writes (no memory left, no disk, a replica) refuses both; who listens hears without them.
+
+    def _size(self, name: str) -> int:
+        try:
+            return int(super()._size(name))
+        except ResponseError as error:
+            _refused(error)
+            return 0
+
+    def _queue_bind(self, *binding: Any) -> None:
+        try:
+            super()._queue_bind(*binding)
+        except ResponseError as error:
+            _refused(error)
 
     def _brpop_read(self, **options: Any) -> Any:
         """Read one message and have it acted on, which raises in as many ways as there are ways to be wrong."""
@@ -62,3 +82,7 @@ class _Channel(redis.Channel):
         except Exception as error:
             log.warning("ring.garbled", extra={"reason": type(error).__name__})
             raise Empty from error
+
+
+def _refused(error: ResponseError) -> None:
+    log.warning("redis.takes_no_writes", extra={"reason": str(error)})

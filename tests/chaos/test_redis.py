@@ -101,10 +101,12 @@ def test_F17_redis_has_no_memory_left(world: World, doorbell: Doorbell) -> None:
     doorbell.direct.config_set("maxmemory", "1mb")
     for policy in ("allkeys-lru", "noeviction"):
         doorbell.direct.config_set("maxmemory-policy", policy)
-        world.spawn("cpu")
-        world.spawn("gpu")
+        workers = [world.spawn("cpu"), world.spawn("gpu")]
         job = create(client, world)
         world.settle([job])
+        assert all(worker.is_alive() for worker in workers), world.logs()
+    assert world.said("redis.takes_no_writes")
+    assert not world.said("Frequent restarts detected")
     world.check([job])
 
 
