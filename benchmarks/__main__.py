@@ -16,6 +16,7 @@ NAMES = (
     "claims",
     "data",
     "first_step",
+    "many_events",
     "memory",
     "overhead",
     "overload",
