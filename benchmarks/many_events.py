@@ -134,6 +134,7 @@ _JOBS = """
            'tiny-chat', 'tiny-chat', :base, 'file-a', 'supervised', '{}', 1, now(), n % 3
     FROM generate_series(0, :count - 1) AS n
 """
+# Ten jobs run at once, so that as many share a page.
 _EVENTS = """
     INSERT INTO events (id, job_id, level, type, message, data, step)
     SELECT 'ftevent-' || substr(md5(CAST(:salt AS text) || job || '.' || step), 1, 24), 'ftjob-succeeded' || job,
@@ -143,6 +144,7 @@ _EVENTS = """
            step
     FROM generate_series(CAST(:first AS int), CAST(:last AS int)) AS job,
          generate_series(1, CAST(:steps AS int)) AS step
+    ORDER BY job / 10, step, job
 """
 
 
