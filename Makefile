@@ -42,7 +42,7 @@ test: $(VENV)/.installed-dev $(CLIENTS)/.installed ## Run every test
 chaos: $(VENV)/.installed-dev ## Kill, cut and starve everything, and judge what is left (CHAOS_SEED=N repeats a run)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos tests/chaos
 
-chaos-short: $(VENV)/.installed-dev ## The part of it that comes past every failpoint, in under four minutes
+chaos-short: $(VENV)/.installed-dev ## The part of it that comes past every failpoint, in about four minutes
 	OMP_NUM_THREADS=1 CHAOS_SHORT=1 CHAOS_SEED=1 CHAOS_SLOW=2 \
 		$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m short tests/chaos
 

@@ -1,4 +1,4 @@
-"""Everything here is the fault suite: `make chaos`, or `make chaos-short` for the part of under four minutes."""
+"""Everything here is the fault suite: `make chaos`, or `make chaos-short` for the part of about four minutes."""
 
 import shutil
 import tempfile
