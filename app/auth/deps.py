@@ -35,29 +35,45 @@ __all__ = ["Caller", "CurrentAdmin", "KeyCache", "check_guarded", "requires", "s
 MAX_HEADER_BYTES = 256
 
 
+@dataclass
+class _Known:
+    """Whom a key stood for. ends: when that is forgotten; renew: when it is asked again (`ends`: somebody does)."""
+
+    caller: Caller | Admin
+    renew: float
+    ends: float
+
+
 class KeyCache:
     """Callers by key for a few seconds, so that a revoked key stops working within that time.
 
-    Reads and writes of one dict entry are atomic, so request threads may share it.
+    One request asks again ahead of it, while the others go on: else all that come at that moment would wait for a
+    thread twice. Reads and writes of one dict entry are atomic, so request threads may share it.
     """
 
     SECONDS = 5.0
+    RENEW = 0.6  # of that time
     LARGEST = 10_000
 
     def __init__(self, failures: FailedLogins | None = None) -> None:
         self._failures = failures or FailedLogins(0, processes=1)
-        self._callers: dict[str, tuple[float, Caller | Admin]] = {}
+        self._callers: dict[str, _Known] = {}
 
     def known(self, key: str) -> Caller | Admin | None:
-        """Whom a key stands for, if that was asked a moment ago."""
-        known = self._callers.get(key)
-        return known[1] if known is not None and known[0] > time.monotonic() else None
+        """Whom a key stands for, if that was asked a moment ago. None for the one who is to ask again."""
+        known, now = self._callers.get(key), time.monotonic()
+        if known is None or known.ends <= now:
+            return None
+        if known.renew <= now and known.renew < known.ends:
+            known.renew = known.ends
+            return None
+        return known.caller
 
     def caller(self, key: str, address: str = "") -> Caller | Admin:
         """Whom a key stands for. Raises InvalidKey, and TooManyFailures for keys that were not seen to work lately."""
-        known = self.known(key)
-        if known is not None:
-            return known
+        known = self._callers.get(key)
+        if known is not None and known.renew < known.ends and known.renew > time.monotonic():
+            return known.caller  # somebody asked while this request waited for a thread
         if key not in self._callers:  # so that a neighbour's wrong keys lock nobody out who is at work
             self._failures.check(address)
         try:
@@ -69,7 +85,8 @@ class KeyCache:
             raise
         if len(self._callers) >= self.LARGEST:
             self._callers.clear()
-        self._callers[key] = (time.monotonic() + self.SECONDS, caller)
+        now = time.monotonic()
+        self._callers[key] = _Known(caller, now + self.RENEW * self.SECONDS, now + self.SECONDS)
         return caller
 
 

@@ -1,5 +1,6 @@
 """API keys: made once, kept as a hash, refused for every reason alike."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -100,6 +101,18 @@ def test_the_cache_forgets_a_revoked_key_in_time(key: str, monkeypatch: pytest.M
     monkeypatch.setattr("app.auth.deps.time.monotonic", lambda: 10**9)
     with pytest.raises(InvalidKey):
         cache.caller(key)
+
+
+def test_one_request_asks_again_ahead_of_time_and_the_others_go_on(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, now = KeyCache(), time.monotonic()
+    caller = cache.caller(key)
+    monkeypatch.setattr("app.auth.deps.time.monotonic", lambda: now + 4)
+    assert [cache.known(key) for _ in range(3)] == [None, caller, caller]
+    cache.caller(key)  # by the first
+    monkeypatch.setattr("app.auth.deps.time.monotonic", lambda: now + 6)
+    assert cache.known(key) == caller
+    monkeypatch.setattr("app.auth.deps.time.monotonic", lambda: now + 10)
+    assert cache.known(key) is None
 
 
 def issue(**options: Any) -> service.Issued:
