@@ -59,7 +59,8 @@ class Engine:
         """environment: this process's, of which the child gets what PASSED_ON names. Raises CannotConfine."""
         commands, self._commands = os.pipe()
         self._replies, replies = os.pipe()
-        lifeline, self._lifeline = os.pipe()
+        lifeline, kept = os.pipe()
+        self._lifeline = os.fdopen(kept, "wb", buffering=0)
         inherited = (commands, replies, lifeline)
         arguments = ["--commands", str(commands), "--replies", str(replies), "--lifeline", str(lifeline)]
         try:
@@ -129,7 +130,7 @@ class Engine:
         self._reports.pop(job, None)
 
     def stop(self) -> None:
-        """End the child: politely, then by its process group."""
+        """End the child: politely, then by its process group. A second time there is nothing to do."""
         self._stopping = True
         if self.alive:
             try:
@@ -137,7 +138,7 @@ class Engine:
                 self._process.wait(STOP_SECONDS)
             except (EngineDied, subprocess.TimeoutExpired):
                 self.kill()
-        os.close(self._lifeline)
+        self._lifeline.close()
 
     def kill(self) -> None:
         """End the child's process group at once."""
