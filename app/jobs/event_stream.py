@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import sqlalchemy as sa
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 
 from app import db
 from app.errors import TooManyRequests
@@ -23,8 +24,11 @@ from app.jobs.tables import Job
 
 PING_SECONDS = 15.0  # proxies close what is silent for a minute
 MOST_AT_ONCE = 500  # events read in one go
+THREADS = 2  # that ask the database for streams
 DONE = b"data: [DONE]\n\n"  # what OpenAI's clients take for the end of a stream
 PING = b": still here\n\n"
+
+Result = TypeVar("Result")
 
 
 class TooManyStreams(TooManyRequests):
@@ -42,6 +46,14 @@ class Feed:
         self._newest: dict[str, int] = {}
         self._news = asyncio.Condition()
         self._poller: asyncio.Task[None] | None = None
+        self._threads = CapacityLimiter(THREADS)
+
+    async def ask(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call what asks the database, in threads of the streams' own.
+
+        A piece of news wakes hundreds of streams at once: requests do not wait behind them, nor are refused for them.
+        """
+        return await to_thread.run_sync(function, *arguments, limiter=self._threads)
 
     def check(self, key_id: str) -> None:
         """Raise TooManyStreams if this key has as many streams as it may."""
@@ -75,7 +87,7 @@ class Feed:
 
     async def _poll(self) -> None:
         while self._watched:
-            newest = await run_in_threadpool(_newest, list(self._watched))
+            newest = await self.ask(_newest, list(self._watched))
             async with self._news:
                 self._newest = newest
                 self._news.notify_all()
@@ -106,7 +118,7 @@ async def stream(
     with feed.watching(job_id, key_id):
         seq = after_seq
         while True:
-            look = await run_in_threadpool(_look, job_id, seq)
+            look = await feed.ask(_look, job_id, seq)
             for event in look.events:
                 seq = event.seq
                 yield _message(event)
@@ -117,7 +129,7 @@ async def stream(
                 continue
             if not await feed.wait(job_id, seq):
                 yield PING
-            if not await run_in_threadpool(allowed):
+            if not await feed.ask(allowed):
                 return
 
 
