@@ -17,13 +17,13 @@ import sqlalchemy as sa
 from app import db
 from app.embedded.postgres import Postgres
 from app.jobs import claims
+from benchmarks import queue_rows
 from benchmarks.figures import show
 from migrations import run as migrations
 
 QUEUED, FINISHED, PROJECTS = 100_000, 100_000, 50
 CLAIMERS, CLAIMS = 16, 4_000
 PACE_SECONDS = 0.1  # workers look every two seconds
-BASE = "tiny-chat@local:none:auto"
 TARGET_MS = 15.0
 
 
@@ -50,28 +50,9 @@ def run() -> None:
 
 
 def _seed(engine: sa.Engine) -> None:
-    """Rows as the API and the workers leave them, many projects' jobs mixed, the queue at its longest."""
-    with db.transaction() as session:
-        session.execute(sa.text("INSERT INTO organizations (id, slug) VALUES ('org-b', 'b')"))
-        session.execute(
-            sa.text("""
-                INSERT INTO projects (id, organization_id, name)
-                SELECT 'proj_' || n, 'org-b', 'project ' || n FROM generate_series(0, :last) AS n
-            """),
-            {"last": PROJECTS - 1},
-        )
-        for status, count in (("succeeded", FINISHED), ("queued", QUEUED)):
-            session.execute(
-                sa.text("""
-                    INSERT INTO jobs (id, project_id, status, finished_at, model, base_model, base_key, training_file,
-                                      method, request, seed, queued_at, priority)
-                    SELECT 'ftjob-' || :status || n, 'proj_' || (n % :projects), :status,
-                           CASE WHEN :status = 'queued' THEN NULL ELSE now() END,
-                           'tiny-chat', 'tiny-chat', :base, 'file-a', 'supervised', '{}', 1, now(), n % 3
-                    FROM generate_series(1, :count) AS n
-                """),
-                {"status": status, "count": count, "projects": PROJECTS, "base": BASE},
-            )
+    """The queue at its longest."""
+    with engine.begin() as connection:
+        queue_rows.seed(connection, projects=PROJECTS, finished=FINISHED, queued=QUEUED)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE"))
 
@@ -106,7 +87,9 @@ def _claim_some(due: float, pace: float) -> tuple[list[float], list[str]]:
         time.sleep(max(0.0, due + pace * number - time.perf_counter()))
         started = time.perf_counter()
         with db.transaction() as session:
-            job = claims.claim_queued(session, worker_id=worker, lease_seconds=600, base_key=BASE, alone=False)
+            job = claims.claim_queued(
+                session, worker_id=worker, lease_seconds=600, base_key=queue_rows.BASE, alone=False
+            )
         assert job is not None
         seconds.append(time.perf_counter() - started)
         jobs.append(job.id)

@@ -21,6 +21,7 @@ from app import db
 from app.embedded.postgres import Postgres
 from app.events import service as events
 from app.jobs import claims
+from benchmarks import queue_rows
 from benchmarks.figures import show
 from migrations import run as migrations
 
@@ -32,7 +33,6 @@ ROUNDS, CLAIMS, PAGES = 5, 200, 400
 CLAIMS_MEANWHILE = 2_000  # while the report reads, before anything is measured: what vacuum cannot clear away
 PAGE = 100
 DISK_BYTES = 10 * 10**9
-BASE = "tiny-chat@local:none:auto"
 TARGET = 1.2  # of claims
 
 Ask = Callable[[], float]
@@ -76,7 +76,9 @@ class _Database:
         db.configure(self.engine)
         started = time.perf_counter()
         with db.transaction() as session:
-            job = claims.claim_queued(session, worker_id="wkr_b", lease_seconds=600, base_key=BASE, alone=False)
+            job = claims.claim_queued(
+                session, worker_id="wkr_b", lease_seconds=600, base_key=queue_rows.BASE, alone=False
+            )
         took = time.perf_counter() - started
         assert job is not None
         return took
@@ -105,12 +107,7 @@ class _Database:
 
     def _seed(self) -> None:
         with self.engine.begin() as connection:
-            connection.execute(sa.text("INSERT INTO organizations (id, slug) VALUES ('org-b', 'b')"))
-            connection.execute(sa.text(_PROJECTS), {"projects": PROJECTS})
-            for status, count in (("succeeded", MANY), ("queued", QUEUED)):
-                connection.execute(
-                    sa.text(_JOBS), {"status": status, "count": count, "projects": PROJECTS, "base": BASE}
-                )
+            queue_rows.seed(connection, projects=PROJECTS, finished=MANY, queued=QUEUED)
         for first in range(0, self._jobs, BATCH):
             last = min(first + BATCH, self._jobs) - 1
             with self.engine.begin() as connection:
@@ -122,18 +119,6 @@ class _Database:
             connection.execute(sa.text("VACUUM ANALYZE"))
 
 
-_PROJECTS = """
-    INSERT INTO projects (id, organization_id, name)
-    SELECT 'proj_' || n, 'org-b', 'project ' || n FROM generate_series(0, :projects - 1) AS n
-"""
-_JOBS = """
-    INSERT INTO jobs (id, project_id, status, finished_at, model, base_model, base_key, training_file,
-                      method, request, seed, queued_at, priority)
-    SELECT 'ftjob-' || :status || n, 'proj_' || (n % :projects), :status,
-           CASE WHEN :status = 'queued' THEN NULL ELSE now() END,
-           'tiny-chat', 'tiny-chat', :base, 'file-a', 'supervised', '{}', 1, now(), n % 3
-    FROM generate_series(0, :count - 1) AS n
-"""
 # Ten jobs run at once, so that as many share a page.
 _EVENTS = """
     INSERT INTO events (id, job_id, level, type, message, data, step)

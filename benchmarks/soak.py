@@ -1,7 +1,7 @@
 """Half an hour of everything (SOAK_SECONDS): does any process of `tunesmith up` grow, in memory or in descriptors?
 
-Jobs are trained, paused, cancelled and deleted, files come and go, events are streamed, webhooks delivered, nonsense is
-sent. Memory is what is a process's own (RssAnon): pages it shares with files and others come and go by themselves. The
+Jobs are trained or cancelled, models and files come and go, events are streamed, webhooks delivered, nonsense is sent.
+Memory is what is a process's own (RssAnon): pages it shares with files and others come and go by themselves. The
 first third is warming up; what counts is the slope of the rest.
 """
 
@@ -81,9 +81,11 @@ def run() -> None:
         visits = {"jobs": (_jobs(client), 1.0), "polls": (_polls(client), 0.1), "files": (_files(client), 2.0)}
         visits |= {"streams": (_streams(client), 1.0), "nonsense": (_nonsense(client), 0.2)}
         visitors = {name: Visitor(*how) for name, how in visits.items()}
-        samples = _watch(int((data_dir / "lock").read_text()))
-        for visitor in visitors.values():
-            visitor.stop()
+        try:
+            samples = _watch(int((data_dir / "lock").read_text()))
+        finally:
+            for visitor in visitors.values():
+                visitor.stop()
         counts = ", ".join(f"{visitor.visits} {name}" for name, visitor in visitors.items())
         print(f"  {counts}, {len(hooks.requests)} webhooks in {SECONDS:.0f} s; the last two thirds count")
     for one in sorted(samples, key=Samples.slope, reverse=True):

@@ -72,7 +72,7 @@ class KeyCache:
     def caller(self, key: str, address: str = "") -> Caller | Admin:
         """Whom a key stands for. Raises InvalidKey, and TooManyFailures for keys that were not seen to work lately."""
         known = self._callers.get(key)
-        if known is not None and known.renew < known.ends and known.renew > time.monotonic():
+        if known is not None and time.monotonic() < known.renew < known.ends:
             return known.caller  # somebody asked while this request waited for a thread
         if key not in self._callers:  # so that a neighbour's wrong keys lock nobody out who is at work
             self._failures.check(address)

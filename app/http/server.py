@@ -19,7 +19,7 @@ from app.http.protocol import Protocol
 
 GRACE_SECONDS = 5  # what open requests get when the process is stopped
 BEAT_SECONDS = 5.0
-HANG_SECONDS = 60.0  # no statement in the database takes half of that (app.main), nothing else holds all threads
+HANG_SECONDS = 60.0  # a statement in the database takes half of that at most (app.main)
 
 
 def serve(application: FastAPI, settings: Settings, listener: socket.socket | None = None) -> None:
