@@ -87,7 +87,7 @@ def test_a_job_that_is_another_workers_is_lost(database: sa.Connection, node: No
 
 def test_a_job_claimed_again_by_its_own_worker_waits_until_the_earlier_run_has_cleared_up(node: Node) -> None:
     """It was lost while the process stood still: its engine, for one, still has it."""
-    running, order = threading.Event(), []
+    running, look, order = threading.Event(), threading.Event(), []
     jobs = [Job(id="ftjob-1", fence=1), Job(id="ftjob-1", fence=2)]
     seen: dict[int, Held] = {}
 
@@ -97,6 +97,8 @@ def test_a_job_claimed_again_by_its_own_worker_waits_until_the_earlier_run_has_c
             running.set()
             while not held.lost:
                 time.sleep(0.001)
+        else:
+            assert look.wait(10)
         order.append(job.fence)
 
     node._take, node._run = lambda _: jobs.pop(0), run
@@ -104,7 +106,9 @@ def test_a_job_claimed_again_by_its_own_worker_waits_until_the_earlier_run_has_c
     assert running.wait(10)
     node._start_one()
     assert node.running == 1, "they share one slot"
-    assert node.held["ftjob-1"].ended.wait(10)
+    second = node.held["ftjob-1"]
+    look.set()
+    assert second.ended.wait(10)
     assert order == [1, 2]
     assert seen[1].lost
     assert not seen[2].lost
