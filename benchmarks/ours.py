@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks import shapes
-from worker.engine import base_model, memory
+from worker.engine import base_model, memory, process
 from worker.engine.base_model import Base
 from worker.engine.company import Company, Ended
 from worker.engine.job import admit
@@ -84,7 +84,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 def load_base(
     folder: Path, *, jobs: int, dtype: str = "bfloat16", device: str = "auto", threads: int | None = None
 ) -> Base:
-    """The model as the engine holds it, measured and warm."""
+    """The model as the engine's process holds it, measured and warm."""
+    process.settle()
     base = base_model.load(
         folder,
         key="bench",

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import ours, shapes
 from benchmarks.figures import show
-from worker.engine import passes
+from worker.engine import base_model, lanes, passes
 from worker.engine.base_model import Base
 from worker.engine.batches import Chunk, Part, open_dataset
-from worker.engine.company import set_threads
 from worker.engine.lora import allocate
 from worker.engine.optimizer import adamw, clip
 
@@ -36,14 +36,13 @@ def run() -> None:
         base = ours.load_base(shapes.save_model(Path(folder) / "model", SHAPE), jobs=1)
         rows = shapes.chat_rows(ROWS, shapes.SHAPES[SHAPE].vocabulary)
         part = _part(shapes.save_rows(Path(folder) / "rows", rows), rows, base)
-        set_threads(base.threads_for(rows.total))
         step = _step(base, part)
         for _ in range(3):
             step()
         seconds = [_timed(step) for _ in range(STEPS)]
         limit = _products(base, rows) / _flops_per_second(base)
         show(
-            f"{SHAPE} one step, {rows.total} tokens, {torch.get_num_threads()} threads",
+            f"{SHAPE} one step, {rows.total} tokens, {base.bank.lanes} lanes",
             [s * 1e3 for s in seconds],
             "ms",
         )
@@ -95,6 +94,7 @@ def _products(base: Base, rows: shapes.Rows) -> float:
 
 def _flops_per_second(base: Base) -> float:
     size = 2048
+    lanes.set_threads(base_model.CORES)
     a, b = (torch.randn(size, size, device=base.bank.device, dtype=base.bank.dtype) for _ in range(2))
 
     def multiply() -> None:
@@ -106,7 +106,8 @@ def _flops_per_second(base: Base) -> float:
 
 def _breakdown(step: Any) -> None:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-    with profile(activities=activities) as recorded:
+    every = _ExperimentalConfig(profile_all_threads=True)
+    with profile(activities=activities, experimental_config=every) as recorded:
         for _ in range(STEPS):
             step()
     times = {event.key: event.self_cpu_time_total + event.self_device_time_total for event in recorded.key_averages()}

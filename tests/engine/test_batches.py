@@ -1,6 +1,7 @@
 """Cutting steps into passes: what a pass holds, and that the cut does not matter."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,27 @@ def test_an_example_of_several_rows_stays_whole(tmp_path: Path) -> None:
     directory = tiny.save_dataset(tmp_path / "data", tiny.random_rows([5, 6, 7, 8]), examples=[0, 1, 1, 2])
     data = batches.open_dataset(directory, tiny.VOCABULARY)
     assert [list(data.rows(example)) for example in range(data.examples)] == [[0], [1, 2], [3]]
+
+
+def test_rows_are_filled_up_without_a_change_to_what_they_learn(tmp_path: Path) -> None:
+    lengths = [10, 33, 16, 5]
+    data = batches.open_dataset(tiny.save_dataset(tmp_path / "data", tiny.random_rows(lengths)), tiny.VOCABULARY)
+    parts = [
+        batches.Part(replace(cut(data, 1000).chunks[0], rows=rows), slot) for slot, rows in enumerate([(0, 1), (2, 3)])
+    ]
+    plain, filled = (batches.pack(parts, torch.device("cpu"), align) for align in (1, 16))
+    assert plain.length == sum(lengths)
+    assert [b - a for a, b in filled.segments.bounds] == [16, 48, 16, 16]
+    assert [(run.start, run.stop) for run in filled.runs] == [(0, 64), (64, 96)]
+    two = batches.pack(parts[:1] * 2, torch.device("cpu"), 16)
+    assert [b - a for a, b in two.segments.bounds] == [16, 48, 16, 48]
+    odd = batches.pack([replace(parts[1], chunk=replace(parts[1].chunk, rows=(2, 3, 0)))], torch.device("cpu"), 16)
+    assert [b - a for a, b in odd.segments.bounds] == [16, 16, 32]
+    assert torch.equal(filled.targets, plain.targets)
+    assert torch.equal(filled.coefficients, plain.coefficients)
+    assert filled.edges == plain.edges
+    before = filled.tokens[0, filled.predicting]
+    assert torch.equal(before, plain.tokens[0, plain.predicting])
 
 
 def test_an_epochs_order_is_its_own_and_known_beforehand() -> None:

@@ -23,10 +23,16 @@ MIXED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(scope="module", params=[("float32", 1), ("float32", 2), ("bfloat16", 1), ("bfloat16", 2)], ids=str)
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """With passes of one lane, and of two."""
     directory = tiny.save_model(tmp_path_factory.mktemp("base"))
-    return base_model.load(directory, key="a", name="a", dtype=request.param, device="cpu", linears=tiny.SPLIT, slots=4)
+    dtype, lanes = request.param
+    base = base_model.load(
+        directory, key="a", name="a", dtype=dtype, device="cpu", linears=tiny.SPLIT, slots=4, threads=lanes
+    )
+    assert base.bank.lanes == lanes
+    return base
 
 
 def jobs(base: Base, folder: Path, settings: list[dict[str, Any]] = MIXED) -> list[Job]:
@@ -61,7 +67,7 @@ def test_jobs_train_together_as_they_do_alone(base: Base, tmp_path: Path) -> Non
 def test_passes_are_shared(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     run = passes.run
-    monkeypatch.setattr(passes, "run", lambda base, parts: sizes.append(len(parts)) or run(base, parts))
+    monkeypatch.setattr(passes, "run", lambda base, parts, *rest: sizes.append(len(parts)) or run(base, parts, *rest))
     tiny.train(base, *jobs(base, tmp_path))
     assert sizes[0] == 3
     assert Counter(sizes)[3] >= 6
@@ -154,7 +160,9 @@ def test_evaluations_do_not_share_passes_with_training(
     kinds: list[set[bool]] = []
     run = passes.run
     monkeypatch.setattr(
-        passes, "run", lambda base, parts: kinds.append({p.chunk.training for p in parts}) or run(base, parts)
+        passes,
+        "run",
+        lambda base, parts, *rest: kinds.append({p.chunk.training for p in parts}) or run(base, parts, *rest),
     )
     held_out = tiny.save_dataset(tmp_path / "held-out", tiny.counting_rows(5, seed=9))
     tiny.train(base, *jobs(base, tmp_path, [{"validation": held_out, "eval_interval": 1}, {"batch_size": 1}]))

@@ -124,14 +124,14 @@ def test_siblings_are_computed_once_for_one_input(setting: Setting, monkeypatch:
     x, other = torch.randn(2, 1, TOKENS, INNER, dtype=setting.bank.dtype)
     of_x, of_other = setting.outputs(x), setting.outputs(other)
     assert len(computed) == 2
-    assert not setting.bank.ahead
+    assert not setting.bank.reading.ahead
     q, k, v = setting.layers.values()
     for found, expected in ((k(other), "k_proj"), (v(other), "v_proj")):
         assert torch.equal(found, of_other[f"layers.0.{expected}"])
     assert torch.equal(q(x), of_x["layers.0.q_proj"])
     assert torch.equal(v(other), of_other["layers.0.v_proj"])
     setting.bank.read(RUNS, training=True)
-    assert not setting.bank.ahead
+    assert not setting.bank.reading.ahead
 
 
 def test_a_sibling_that_nobody_asked_for_has_no_gradient(setting: Setting) -> None:

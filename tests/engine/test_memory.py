@@ -97,14 +97,14 @@ def starving(limit: int, monkeypatch: pytest.MonkeyPatch, *, checkpointed: int |
     sizes: list[int] = []
     run = passes.run
 
-    def run_or_starve(base: Base, parts: list[Part]) -> list[torch.Tensor]:
+    def run_or_starve(base: Base, parts: list[Part], threads: int | None = None) -> list[torch.Tensor]:
         tokens = sum(part.chunk.tokens for part in parts)
         sizes.append(tokens)
         most = checkpointed if checkpointed is not None and base.memory.checkpointing else limit
         if tokens > most and len(parts[0].chunk.rows) + len(parts) > 2:
             parts[0].chunk.dataset  # noqa: B018 - the pass had begun
             raise torch.OutOfMemoryError("no more")
-        return run(base, parts)
+        return run(base, parts, threads)
 
     monkeypatch.setattr(passes, "run", run_or_starve)
     return sizes
@@ -158,7 +158,7 @@ def test_then_activations_are_computed_twice(base: Base, tmp_path: Path, monkeyp
 
 
 def test_a_job_that_needs_more_than_there_is_fails(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def starve(base: Base, parts: list[Part]) -> list[torch.Tensor]:
+    def starve(base: Base, parts: list[Part], threads: int | None) -> list[torch.Tensor]:
         raise torch.OutOfMemoryError("no more")
 
     monkeypatch.setattr(passes, "run", starve)

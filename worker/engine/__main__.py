@@ -21,9 +21,11 @@ def main() -> None:
     watch(arguments.lifeline)
 
     # The lifeline is watched before these imports, which take seconds.
+    from worker.engine import process
     from worker.engine.protocol import Replies
     from worker.engine.server import Server, read_commands
 
+    process.settle()
     inbox: queue.SimpleQueue = queue.SimpleQueue()
     read_commands(arguments.commands, inbox)
     Server(Replies(arguments.replies)).serve(inbox)

@@ -93,17 +93,17 @@ class _Block:
     window: int | None
 
     def hide(self, scores: torch.Tensor) -> None:
-        """Put -inf where a query may not look; scores (…, queries, keys), fp32. Only the outer triangles need it."""
-        n, before = self.last - self.first, self.first - self.left
-        scores[..., -n:].add_(_triangle(n, 1, True, scores.device))
+        """Put -inf where a query may not look; scores (…, queries, keys). Only the outer triangles need it."""
+        n, before, kind = self.last - self.first, self.first - self.left, (scores.dtype, scores.device)
+        scores[..., -n:].add_(_triangle(n, 1, True, *kind))
         if self.window is not None and before + n > self.window:
-            scores[..., :n].add_(_triangle(n, before - self.window, False, scores.device))
+            scores[..., :n].add_(_triangle(n, before - self.window, False, *kind))
 
 
 @lru_cache(maxsize=4096)
-def _triangle(size: int, diagonal: int, upper: bool, device: torch.device) -> torch.Tensor:
+def _triangle(size: int, diagonal: int, upper: bool, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """-inf in a triangle, 0 elsewhere: adding it takes a third of the time of filling by a mask."""
-    square = torch.full((size, size), -math.inf, device=device)
+    square = torch.full((size, size), -math.inf, dtype=dtype, device=device)
     return square.triu_(diagonal) if upper else square.tril_(diagonal)
 
 
@@ -118,7 +118,8 @@ class _Blocked(torch.autograd.Function):
     """softmax(scale·QKᵀ)V by blocks of queries; the probabilities are kept in the model's dtype for the way back.
 
     q (heads, tokens, dim), k and v (kv heads, tokens, dim). Query heads that share a key head are stacked along the
-    rows, so grouped heads need no copies of keys.
+    rows, so grouped heads need no copies of keys. Q is scaled once, rather than every score, and softmax reads the
+    products as they come, in the model's dtype (inside it counts in fp32): a fifth of the time of both ways.
     """
 
     @staticmethod
@@ -132,14 +133,14 @@ class _Blocked(torch.autograd.Function):
         window: int | None,
         softcap: float | None,
     ) -> torch.Tensor:
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        q, k, v = q.mul(scaling).contiguous(), k.contiguous(), v.contiguous()
         out = torch.empty_like(q)
         kept = []
         for block in _blocks(segments, window):
             keys, values = k[:, block.left : block.last], v[:, block.left : block.last]
-            scores = (_stack(q, block, len(k)) @ keys.transpose(1, 2)).float().mul_(scaling)
+            scores = _stack(q, block, len(k)) @ keys.transpose(1, 2)
             if softcap is not None:
-                scores = scores.div_(softcap).tanh_().mul_(softcap)
+                scores = scores.float().div_(softcap).tanh_().mul_(softcap)
                 kept.append(scores.to(q.dtype, copy=True))
             block.hide(scores.view(len(k), -1, block.last - block.first, scores.shape[-1]))
             p = torch.softmax(scores, -1).to(q.dtype)
@@ -159,14 +160,12 @@ class _Blocked(torch.autograd.Function):
             p, dout = next(saved), _stack(grad, block, len(k))
             span = slice(block.left, block.last)
             dv[:, span] += p.transpose(1, 2) @ dout
-            dp = (dout @ v[:, span].transpose(1, 2)).float()
-            ds = torch._softmax_backward_data(dp, p.float(), -1, torch.float32).mul_(ctx.scaling)
+            ds = torch._softmax_backward_data(dout @ v[:, span].transpose(1, 2), p, -1, p.dtype)
             if capped is not None:
-                ds.mul_(1 - (capped.float() / ctx.softcap).square())
-            ds = ds.to(q.dtype)
+                ds = ds.mul(1 - (capped.float() / ctx.softcap).square_()).to(q.dtype)
             _unstack(dq, block, ds @ k[:, span])
             dk[:, span] += ds.transpose(1, 2) @ _stack(q, block, len(k))
-        return dq, dk, dv, None, None, None, None
+        return dq.mul_(ctx.scaling), dk, dv, None, None, None, None
 
 
 def _stack(x: torch.Tensor, block: _Block, kv_heads: int) -> torch.Tensor:

@@ -15,15 +15,16 @@ from transformers.utils import logging as transformers_logging
 
 from worker.engine import attention, checkpointing
 from worker.engine.batches import Stream
+from worker.engine.lanes import LANES, Crew
 from worker.engine.lora import LoraBank
 from worker.engine.loss import Head
 from worker.engine.low_rank import SAME_INPUT, LoraLinear, Siblings
 from worker.engine.memory import Cost, Memory, rows_of
 
 CORES = torch.get_num_threads()  # the physical cores, or what OMP_NUM_THREADS says
-# A CPU runs a pass on all cores from so many parameters × tokens on, 0.2 s on one Zen 4 core. Below, a second core
-# gains a quarter on an idle machine, but on a busy one every small operation waits for a thread that is not scheduled,
-# and a step takes ten times as long.
+# A CPU has several threads in each operation of a pass from so many parameters × tokens on, 0.2 s on one Zen 4 core.
+# Below, a second one gains a quarter on an idle machine, but on a busy one every small operation waits for a thread
+# that is not scheduled, and a step takes ten times as long.
 LARGE_PASS = 8e9
 SMALL_BASE = 50_000_000  # parameters; `deterministic` jobs, whose threads must not change, run on one core below it
 # A CPU multiplies bf16 with code that oneDNN generates for each new shape, 0.6 ms every time. Rows filled up to a
@@ -59,13 +60,14 @@ class Base:
     longest: int
     memory: Memory
     seconds: float
+    crew: Crew
     asked_threads: int | None = None
     align: int = 1
     cost: Cost | None = None
 
-    def hidden(self, stream: Stream, *, training: bool) -> torch.Tensor:
+    def hidden(self, stream: Stream, *, training: bool, lane: int = 0) -> torch.Tensor:
         """The final hidden states of a stream, (tokens, hidden)."""
-        self.bank.read(stream.runs, training=training)
+        self.bank.read(stream.runs, training=training, lane=lane)
         self._settle_ropes()
         out = self.decoder(
             input_ids=stream.tokens, position_ids=stream.position_ids, use_cache=False, segments=stream.segments
@@ -88,9 +90,10 @@ class Base:
         """The threads that run passes of any size, as a `deterministic` job needs it."""
         return self.asked_threads or (1 if self.parameters < SMALL_BASE else CORES)
 
-    def threads_for(self, tokens: int) -> int:
-        """The threads that run a pass of so many tokens."""
-        return self.asked_threads or (1 if self.parameters * tokens < LARGE_PASS else CORES)
+    def threads_for(self, tokens: int, lanes: int) -> int:
+        """The threads that run each lane of a pass, with so many tokens in it."""
+        several = self.asked_threads or (1 if self.parameters * tokens < LARGE_PASS else CORES)
+        return max(1, several // lanes)
 
     @cached_property
     def parameters(self) -> int:
@@ -127,17 +130,20 @@ def load(
     kind = pick_dtype(dtype, where)
     attention.register()
     model = _load(path, kind, where)
-    bank = LoraBank([None] * slots, where, kind)
+    align = ALIGN if where.type == "cpu" and kind == torch.bfloat16 else 1
+    ropes, regime_from, each_length = _rope_regimes(model)
+    # Ropes that change with what they read are one for all lanes.
+    lanes = min(LANES, threads or CORES) if where.type == "cpu" and regime_from == float("inf") else 1
+    bank = LoraBank([None] * slots, where, kind, lanes)
     _wrap(model, linears, bank)
     memory = Memory(TOKEN_LIMIT[where.type])
     checkpointing.wrap(model.get_decoder().layers, lambda: memory.checkpointing)
-    ropes, regime_from, each_length = _rope_regimes(model)
     return Base(
         key=key,
         name=name,
         model=model,
         decoder=model.get_decoder(),
-        head=_head(model),
+        head=_head(model, align),
         bank=bank,
         ropes=ropes,
         regime_from=regime_from,
@@ -146,8 +152,9 @@ def load(
         longest=_context(model),
         memory=memory,
         seconds=time.perf_counter() - started,
+        crew=Crew(lanes),
         asked_threads=threads,
-        align=ALIGN if where.type == "cpu" and kind == torch.bfloat16 else 1,
+        align=align,
     )
 
 
@@ -223,11 +230,11 @@ def _context(model: Any) -> int:
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", 8192))
 
 
-def _head(model: Any) -> Head:
+def _head(model: Any, align: int) -> Head:
     """Gemma 2 soft-caps its logits, Cohere multiplies them (logit_scale), Granite divides them (logits_scaling)."""
     config, output = model.config.get_text_config(), model.get_output_embeddings()
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    return Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None))
+    return Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None), align)
 
 
 def _rope_regimes(model: Any) -> tuple[list[Any], float, bool]:

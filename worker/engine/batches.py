@@ -208,13 +208,18 @@ def pack(parts: Sequence[Part], device: torch.device, align: int = 1) -> Stream:
     """Lay the rows of all parts end to end as one stream; each target's coefficient is its weight / its step's.
 
     Each row is filled up to a multiple of `align` tokens: causal attention never looks ahead, so its own do not see it.
+    The last is filled until the stream is a multiple of twice as many: half the lengths of streams for 1 % of filling.
     """
-    tokens, weights, lengths, coefficients, runs, start = [], [], [], [], [], 0
+    tokens, weights, coefficients, runs, start = [], [], [], [], 0
+    lengths: list[int] = []
+    to_come = sum(len(part.chunk.rows) for part in parts)
     for part in parts:
         dataset = part.chunk.dataset
         for row in part.chunk.rows:
             span = slice(int(dataset.offsets[row]), int(dataset.offsets[row + 1]))
-            filler = (0, (span.start - span.stop) % align)
+            to_come -= 1
+            multiple = align if to_come or align == 1 else 2 * align
+            filler = (0, (span.start - span.stop - sum(lengths)) % multiple)
             tokens.append(np.pad(dataset.tokens[span], filler))
             weights.append(np.pad(dataset.weights[span], filler))
             coefficients.append(weights[-1] / part.chunk.weight)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from worker.engine import loop, passes
+from worker.engine import loop, passes, process
 from worker.engine.base_model import Base
 from worker.engine.batches import Chunk, Part
 from worker.engine.job import Job
@@ -87,15 +87,15 @@ class Company:
         self.base.memory.share(len(self.members))
         if not self.members:
             self.base.memory.relax()
+            process.give_back()
 
     def turn(self) -> None:
         """One pass, and what those who took part make of it."""
         chosen = choose(list(self.members.values()), self._tenants, self.base.memory.limit)
         first = chosen[0].job
-        tokens = sum(member.chunk.tokens for member in chosen)
-        set_threads(first.threads if first.spec.deterministic else self.base.threads_for(tokens))
+        threads = first.threads if first.spec.deterministic else None
         try:
-            outcomes = passes.run(self.base, [member.part for member in chosen])
+            outcomes = passes.run(self.base, [member.part for member in chosen], threads)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._step_down(chosen, error)
             return
@@ -130,12 +130,6 @@ class Company:
                 continue
             self._report("notice", job=member.job.id, step=member.job.progress.step, message=notice)
             member.chunk = member.turns.throw(TooMuch())
-
-
-def set_threads(threads: int) -> None:
-    """Let so many threads run what follows; asking first is a hundred times as quick as setting."""
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
 
 
 def choose(members: Sequence[Member], tenants: dict[str, int], limit: int) -> list[Member]:

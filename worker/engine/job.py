@@ -167,7 +167,7 @@ def _check(spec: Spec) -> None:
 
 def _check_room(spec: Spec, base: Base) -> None:
     needed = lora.parameters(base.bank, spec.lora_rank, spec.lora_target_modules)
-    needed *= STATE_BYTES + base.bank.dtype.itemsize
+    needed *= STATE_BYTES + (1 + base.bank.lanes) * base.bank.dtype.itemsize
     needed += base.pass_bytes()
     free = free_bytes(base.bank.device)
     if needed > free:

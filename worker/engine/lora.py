@@ -1,10 +1,12 @@
 """The LoRA bank: K slots of adapters over one frozen base, and how an adapter lies in memory.
 
-An adapter is three flat buffers: fp32 masters, their fp32 gradient, and the weights that the passes read. A pass leaves
-its gradient in a fourth, of the passes' dtype, which is added to the fp32 one in a single call when the pass is whole.
+An adapter is three flat buffers: fp32 masters, their fp32 gradient, and the weights that the passes read. Each lane of
+a pass leaves its gradient in a fourth, of the passes' dtype, which is added to the fp32 one in a single call when the
+pass is whole.
 """
 
 import math
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -32,7 +34,7 @@ class Site:
     """What an adapter has on siblings, linears that read the same input: views into its flat buffers.
 
     A (rank · members, in) is one product for all of them; B (out, rank) is each member's own. `members` are their
-    places among the siblings. The drafts hold the last pass's gradients, before they are scaled.
+    places among the siblings. The drafts hold the last pass's gradients of one lane, before they are scaled.
     """
 
     members: tuple[int, ...]
@@ -43,11 +45,21 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """One lane's own of an adapter: `gradient` (parameters,) of the dtype of the passes, the `sites` with their views
+    into it, by the number of the siblings, and what dropout is drawn from."""
+
+    gradient: torch.Tensor
+    sites: dict[int, Site]
+    noise: torch.Generator
+
+
+@dataclass(frozen=True)
 class Adapter:
     """One job's LoRA weights over all its linears, flat.
 
-    `master` and `grad` are fp32 (parameters,); `compute` and `draft` are of the dtype of the passes. `names` are its
-    linears, `sites` are by the number of the siblings.
+    `master` and `grad` are fp32 (parameters,); `compute` is of the dtype of the passes. `names` are its linears,
+    `drafts` are by lane.
     """
 
     rank: int
@@ -56,10 +68,8 @@ class Adapter:
     master: torch.Tensor
     grad: torch.Tensor
     compute: torch.Tensor
-    draft: torch.Tensor
     names: tuple[str, ...]
-    sites: dict[int, Site]
-    noise: torch.Generator
+    drafts: tuple[Draft, ...]
 
     @property
     def scale(self) -> float:
@@ -69,17 +79,29 @@ class Adapter:
         """Round the masters into the weights that the forward pass reads."""
         self.compute.copy_(self.master)
 
-    def collect(self) -> None:
-        """Add the last pass's gradient; both its halves lack the factor that the low-rank term has."""
-        self.grad.add_(self.draft, alpha=self.scale)
+    def collect(self, lane: int = 0) -> None:
+        """Add a lane's gradient of the last pass; both its halves lack the factor that the low-rank term has."""
+        self.grad.add_(self.drafts[lane].gradient, alpha=self.scale)
+
+
+class Reading(threading.local):
+    """What a lane's thread passes through the model at present: which run of its stream uses which slot.
+
+    `ahead` holds outputs of siblings that were computed and not yet asked for, with their input.
+    """
+
+    def __init__(self) -> None:
+        self.lane = 0
+        self.runs: tuple[Run, ...] = ()
+        self.training = False
+        self.ahead: dict[int, tuple[torch.Tensor, dict[int, torch.Tensor]]] = {}
 
 
 @dataclass
 class LoraBank:
-    """The adapters in their slots, and which run of the present stream uses which.
+    """The adapters in their slots, for passes of so many lanes, and what each of these reads.
 
-    `siblings` are the names of linears that read the same input, and `shapes` their (out, in). `ahead` holds outputs
-    of siblings that were computed and not yet asked for, with their input.
+    `siblings` are the names of linears that read the same input, and `shapes` their (out, in).
     `anchor` is an empty leaf that asks for a gradient, so that autograd records the first layers too although neither
     their input nor the base weights do.
     """
@@ -87,11 +109,10 @@ class LoraBank:
     adapters: list[Adapter | None]
     device: torch.device
     dtype: torch.dtype
+    lanes: int = 1
     shapes: dict[str, tuple[int, int]] = field(default_factory=dict)
     siblings: list[tuple[str, ...]] = field(default_factory=list)
-    ahead: dict[int, tuple[torch.Tensor, dict[int, torch.Tensor]]] = field(default_factory=dict)
-    runs: tuple[Run, ...] = ()
-    training: bool = False
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         self.anchor = torch.zeros(0, device=self.device, requires_grad=True)
@@ -99,13 +120,13 @@ class LoraBank:
     def free_slot(self) -> int | None:
         return next((slot for slot, adapter in enumerate(self.adapters) if adapter is None), None)
 
-    def read(self, runs: tuple[Run, ...], *, training: bool) -> None:
-        """Set who owns the tokens of the next pass; dropout is on only in training, where a slot has one run."""
+    def read(self, runs: tuple[Run, ...], *, training: bool, lane: int = 0) -> None:
+        """Set who owns the tokens that this thread passes next; dropout is on only in training, where a slot has one
+        run."""
         slots = [run.slot for run in runs if run.slot != NO_ADAPTER]
         assert not training or len(set(slots)) == len(slots), "a slot's gradient would be that of its last run"
-        self.runs = runs
-        self.training = training
-        self.ahead.clear()  # of a pass that broke off
+        self.reading.lane, self.reading.runs, self.reading.training = lane, runs, training
+        self.reading.ahead.clear()  # of a pass that broke off
 
 
 def allocate(bank: LoraBank, *, rank: int, alpha: float, dropout: float, targets: list[str], seed: int) -> Adapter:
@@ -118,10 +139,9 @@ def allocate(bank: LoraBank, *, rank: int, alpha: float, dropout: float, targets
         raise ValueError(f"the base has no linear called {', '.join(sorted(unknown))}")
     size = sum(rank * sum(bank.shapes[name]) for name in names)
     master, grad = (torch.zeros(size, device=bank.device) for _ in range(2))
-    compute, draft = (torch.zeros(size, device=bank.device, dtype=bank.dtype) for _ in range(2))
-    sites = _sites(bank, names, rank, compute, draft)
-    noise = torch.Generator(bank.device)
-    adapter = Adapter(rank, alpha, dropout, master, grad, compute, draft, names, sites, noise)
+    compute = torch.zeros(size, device=bank.device, dtype=bank.dtype)
+    drafts = tuple(_draft(bank, names, rank, compute) for _ in range(bank.lanes))
+    adapter = Adapter(rank, alpha, dropout, master, grad, compute, names, drafts)
     _initialise(adapter, bank, torch.Generator().manual_seed(seed))
     return adapter
 
@@ -151,17 +171,16 @@ def views(
     return cut
 
 
-def _sites(
-    bank: LoraBank, names: Collection[str], rank: int, compute: torch.Tensor, draft: torch.Tensor
-) -> dict[int, Site]:
-    weights, drafts = views(bank, names, rank, compute), views(bank, names, rank, draft)
+def _draft(bank: LoraBank, names: Collection[str], rank: int, compute: torch.Tensor) -> Draft:
+    gradient = torch.zeros_like(compute)
+    weights, drafts = (views(bank, names, rank, flat) for flat in (compute, gradient))
     sites = {}
     for number, siblings in enumerate(bank.siblings):
         members = {place: name for place, name in enumerate(siblings) if name in names}
         if members:
             (A, B), (A_draft, B_draft) = (_joined([of[name] for name in members.values()]) for of in (weights, drafts))
             sites[number] = Site(tuple(members), A, B, A_draft, B_draft)
-    return sites
+    return Draft(gradient, sites, torch.Generator(bank.device))
 
 
 def _joined(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:

@@ -55,7 +55,7 @@ class Siblings(nn.Module):
 
     def output(self, x: torch.Tensor, place: int) -> torch.Tensor:
         """What the linear in this place makes of x. The others' outputs wait until they are asked for the same x."""
-        ahead = self.bank.ahead
+        ahead = self.bank.reading.ahead
         known, outputs = ahead.pop(self.number, (None, {}))
         if known is not x or place not in outputs:
             layers = list(self.frozen)
@@ -68,12 +68,13 @@ class Siblings(nn.Module):
     def _terms(self, x: torch.Tensor) -> "list[tuple[int, _Term | None]]":
         """Each run's length, and what it adds; None for one without an adapter here."""
         terms: list[tuple[int, _Term | None]] = []
-        for run in self.bank.runs:
+        reading = self.bank.reading
+        for run in reading.runs:
             adapter = self.bank.adapters[run.slot] if run.slot != NO_ADAPTER else None
-            site = adapter.sites.get(self.number) if adapter is not None else None
+            site = adapter.drafts[reading.lane].sites.get(self.number) if adapter is not None else None
             term = None
             if adapter is not None and site is not None:
-                dropping = self.bank.training and adapter.dropout > 0
+                dropping = reading.training and adapter.dropout > 0
                 term = _Term(site, adapter.scale, self._mask(run, adapter, x) if dropping else None)
             terms.append((run.stop - run.start, term))
         return terms
@@ -81,8 +82,8 @@ class Siblings(nn.Module):
     def _mask(self, run: Run, adapter: Adapter, x: torch.Tensor) -> torch.Tensor:
         keep = 1 - adapter.dropout
         mask = torch.empty((run.stop - run.start, x.shape[-1]), device=x.device, dtype=x.dtype)
-        adapter.noise.manual_seed(mask_seed(run.draw, self.number))
-        return mask.bernoulli_(keep, generator=adapter.noise).div_(keep)
+        noise = adapter.drafts[self.bank.reading.lane].noise
+        return mask.bernoulli_(keep, generator=noise.manual_seed(mask_seed(run.draw, self.number))).div_(keep)
 
 
 class _Term(NamedTuple):

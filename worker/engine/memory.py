@@ -2,7 +2,8 @@
 
 A pass keeps, for its way back, so many bytes a token and so many a pair of tokens that attend to each other. Both are
 measured on the base itself when it is loaded, with two small passes (`measure`), so nothing has to be known of its
-family. An adapter keeps 16 bytes a parameter in fp32 (master, gradient, two moments) and a copy to compute with.
+family. An adapter keeps 16 bytes a parameter in fp32 (master, gradient, two moments), a copy to compute with, and
+a gradient of each lane.
 """
 
 import resource
@@ -100,7 +101,8 @@ def measure(kept: Callable[[list[int]], int], *, hidden: int, widest: int, logit
     """The cost of a base's passes.
 
     kept: runs a pass over rows of the given lengths and tells the bytes it kept. hidden, widest: the sizes of a token's
-    hidden state and of its widest layer; logits: how many exist at once; size: bytes of a number in the model's dtype.
+    hidden state and of its widest layer; logits: how many exist at once, in all lanes; size: bytes of a number in the
+    model's dtype.
     """
     short, long = [64] * 4, [256]
     small, large = kept(short), kept(long)

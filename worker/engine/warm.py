@@ -31,12 +31,11 @@ def warm(base: Base) -> None:
 def measured(base: Base) -> memory.Cost:
     """The cost of passes with the adapter in slot 0."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in base.model.parameters()}
-    rows = len(base.head.weight)
     return memory.measure(
         lambda lengths: memory.kept_bytes(lambda: passes.forward(base, [part(lengths)]), weights),
         hidden=base.head.weight.shape[1],
         widest=max(max(shape) for shape in base.bank.shapes.values()),
-        logits=rows * chunk_of(rows),
+        logits=base.bank.lanes * len(base.head.weight) * chunk_of(base.head),
         size=base.bank.dtype.itemsize,
     )
 
