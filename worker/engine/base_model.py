@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from worker.engine import attention, checkpointing
+from worker.engine import attention, checkpointing, norms
 from worker.engine.batches import Stream
 from worker.engine.lanes import LANES, Crew
 from worker.engine.lora import LoraBank
@@ -136,6 +136,7 @@ def load(
     lanes = min(LANES, threads or CORES) if where.type == "cpu" and regime_from == float("inf") else 1
     bank = LoraBank([None] * slots, where, kind, lanes)
     _wrap(model, linears, bank)
+    norms.replace(model)
     memory = Memory(TOKEN_LIMIT[where.type])
     checkpointing.wrap(model.get_decoder().layers, lambda: memory.checkpointing)
     return Base(

@@ -61,13 +61,16 @@ class Crew:
         self._others = ThreadPoolExecutor(max(1, lanes - 1), thread_name_prefix="lane")
 
     def run(self, tasks: Sequence[Callable[[], T]], threads: int) -> list[T]:
-        """Each task on `threads` threads of its own, all at the same time. Raises what the first that failed raised,
-        when none runs any more."""
+        """Each task on `threads` threads of its own, all at the same time; what the caller does next has them all.
+
+        Raises what the first that failed raised, when none runs any more.
+        """
         others = [self._others.submit(_on, threads, task) for task in tasks[1:]]
         try:
             first = _on(threads, tasks[0])
         finally:
             wait(others)
+            set_threads(threads * len(tasks))
         return [first, *(other.result() for other in others)]
 
 
