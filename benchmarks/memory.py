@@ -58,6 +58,7 @@ def lora(folder: Path) -> dict[str, int]:
     weights = {parameter.untyped_storage().data_ptr() for parameter in base.model.parameters()}
     before = _resident_peak(reset=True)
     passes.run(base, [part])
+    took = _resident_peak() - before
     assert base.cost is not None
     return {
         "weights": base.memory_bytes() + _bytes([adapter.master, adapter.compute]),
@@ -65,7 +66,7 @@ def lora(folder: Path) -> dict[str, int]:
         "optimizer": _bytes(optimizer.state[adapter.master].values()),
         "activations": memory.kept_bytes(lambda: passes.forward(base, [part]), weights),
         "predicted": base.cost.of([LENGTH] * ROWS),
-        "took": _resident_peak() - before,
+        "took": took,
     }
 
 

@@ -36,7 +36,7 @@ def test_a_pass_holds_its_rows_without_padding(tmp_path: Path) -> None:
     assert stream.segments.bounds == ((0, 4), (4, 9))
     assert stream.segments.cumulative.tolist() == [0, 4, 9]
     assert stream.segments.longest == 5
-    assert stream.runs == (Run(3, 0, 9, 8),)
+    assert stream.runs == (Run(3, 0, 9, ((4, 10), (5, 8))),)
     assert stream.edges == (0, 5)
     assert stream.predicting.tolist() == [1, 2, 5, 6, 7]
     assert stream.targets.tolist() == [27, 28, 7, 8, 9]

@@ -17,7 +17,7 @@ from worker.engine.job import Job
 from worker.engine.memory import Memory
 
 MIXED: list[dict[str, Any]] = [
-    {"lora_rank": 4, "batch_size": 3, "seed": 1},
+    {"lora_rank": 4, "batch_size": 3, "seed": 1, "lora_dropout": 0.3},
     {"lora_rank": 7, "lora_alpha": 3.0, "batch_size": 5, "lora_target_modules": ["q_proj", "down_proj"], "seed": 2},
     {"lora_rank": 2, "batch_size": 1, "learning_rate": 0.003, "lr_scheduler": "linear", "seed": 3},
 ]
@@ -75,7 +75,7 @@ def test_passes_are_shared(base: Base, tmp_path: Path, monkeypatch: pytest.Monke
 
 def first_parts(base: Base, members: list[Job]) -> list[Part]:
     chunks = [job.next_batch(base).chunks[0] for job in members]
-    return [Part(chunk, job.slot, job.draw(chunk)) for chunk, job in zip(chunks, members, strict=True)]
+    return [Part(chunk, job.slot, job.draw) for chunk, job in zip(chunks, members, strict=True)]
 
 
 def state_of(job: Job, outcome: torch.Tensor) -> list[torch.Tensor]:

@@ -18,8 +18,8 @@ from worker.engine.lanes import Crew, deal
 LENGTHS = [40, 9, 31, 12, 25, 18]
 
 
-def part(lengths: list[int], slot: int = 0, draw: int = 0) -> Part:
-    return replace(warm.part(lengths), slot=slot, draw=draw)
+def part(lengths: list[int], slot: int = 0) -> Part:
+    return replace(warm.part(lengths), slot=slot)
 
 
 def rows(dealt: list[list[Part]]) -> list[list[tuple[int, int]]]:
@@ -35,12 +35,18 @@ def test_every_row_is_in_one_lane_and_the_lanes_are_about_as_full() -> None:
         assert sorted(row for lane in rows(dealt) for row in lane) == everything
         tokens = [sum(one.chunk.tokens for one in lane) for lane in dealt]
         assert sum(tokens) == sum(one.chunk.tokens for one in parts)
-        assert len(dealt) == 1 or max(tokens) <= lanes.FULLEST * sum(tokens)
+        assert len(dealt) == 1 or max(tokens) <= (lanes.FULLEST + 0.01) * sum(tokens)
         for lane in dealt:
             assert [one.slot for one in lane] == sorted({one.slot for one in lane})
             for one in lane:
                 assert one.chunk.tokens == sum(map(one.chunk.dataset.row_tokens, one.chunk.rows))
                 assert one.chunk.weight == parts[one.slot].chunk.weight
+
+
+def test_a_long_row_weighs_more_than_its_tokens() -> None:
+    """Two lanes of as many tokens would not be as full."""
+    long, short = deal([part([1000, *[50] * 30])], 2)
+    assert long[0].chunk.tokens < short[0].chunk.tokens
 
 
 def test_rows_that_cannot_be_shared_out_stay_in_one_lane() -> None:
@@ -54,11 +60,6 @@ def test_the_lane_of_a_row_depends_on_lengths_alone() -> None:
     tokens = np.full_like(one.chunk.dataset.tokens, 5)
     other = replace(one, chunk=replace(one.chunk, dataset=replace(one.chunk.dataset, tokens=tokens)))
     assert rows(deal([one], 2)) == rows(deal([other], 2))
-
-
-def test_the_lanes_of_a_part_draw_differently() -> None:
-    (first,), (second,) = deal([part(LENGTHS, draw=7)], 2)
-    assert first.draw != second.draw
 
 
 def test_tasks_run_at_the_same_time_on_threads_of_their_own() -> None:
@@ -109,10 +110,11 @@ def taken(base: Base, job: Job, draw: int = 7) -> torch.Tensor:
     return passes.run(base, [Part(job.next_batch(base).chunks[0], job.slot, draw)])[0]
 
 
-def test_two_lanes_come_to_the_same_as_one(bases: list[Base], tmp_path: Path) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_two_lanes_come_to_the_same_as_one(bases: list[Base], tmp_path: Path, dropout: float) -> None:
     found = []
     for base in bases:
-        job = admitted(base, tmp_path / str(base.bank.lanes))
+        job = admitted(base, tmp_path / str(base.bank.lanes), lora_dropout=dropout)
         found.append((taken(base, job), job.adapter.grad.clone()))
     (one, gradient), (two, same) = found
     torch.testing.assert_close(two, one)

@@ -12,7 +12,12 @@ from worker.engine.low_rank import LoraLinear, Siblings, mask_seed
 
 INNER, TOKENS = 6, 14
 OUT = {"layers.0.q_proj": 5, "layers.0.k_proj": 3, "layers.0.v_proj": 4}
-RUNS = (Run(0, 0, 4, draw=1), Run(NO_ADAPTER, 4, 6), Run(1, 6, 11, draw=2), Run(2, 11, 14, draw=3))
+RUNS = (
+    Run(0, 0, 4, ((4, 1),)),
+    Run(NO_ADAPTER, 4, 6),
+    Run(1, 6, 11, ((3, 2), (2, 9))),
+    Run(2, 11, 14, ((3, 3),)),
+)
 # One slot has the siblings' first and last, one the middle one, one all.
 SLOTS = ((3, 6.0, ["q_proj", "v_proj"]), (2, 1.0, ["k_proj"]), (1, 2.0, ["q_proj", "k_proj", "v_proj"]))
 
@@ -90,9 +95,12 @@ def test_outputs_and_gradients_are_those_of_the_formula(setting: Setting, dropou
             if run.slot == NO_ADAPTER:
                 continue
             object.__setattr__(setting.bank.adapters[run.slot], "dropout", dropout)
-            noise = torch.Generator().manual_seed(mask_seed(run.draw, 0))
-            mask = torch.empty(run.stop - run.start, INNER, dtype=setting.bank.dtype)
-            masks[run.slot] = mask.bernoulli_(1 - dropout, generator=noise).div_(1 - dropout)
+            rows = []
+            for tokens, draw in run.draws:
+                noise = torch.Generator().manual_seed(mask_seed(draw, 0))
+                mask = torch.empty(tokens, INNER, dtype=setting.bank.dtype)
+                rows.append(mask.bernoulli_(1 - dropout, generator=noise).div_(1 - dropout))
+            masks[run.slot] = torch.cat(rows)
     x = torch.randn(TOKENS, INNER, dtype=setting.bank.dtype, requires_grad=True)
     other = x.detach().clone().requires_grad_()
     weights = {name: torch.randn(TOKENS, out, dtype=setting.bank.dtype) for name, out in OUT.items()}
@@ -199,8 +207,22 @@ def test_dropout_is_a_function_of_its_draw(setting: Setting) -> None:
     layer = setting.layers["layers.0.v_proj"]
     first = layer(x)
     assert torch.equal(layer(x), first)
-    setting.bank.read(tuple(replace(run, draw=run.draw + 10) for run in RUNS), training=True)
+    other = tuple(replace(run, draws=tuple((tokens, draw + 20) for tokens, draw in run.draws)) for run in RUNS)
+    setting.bank.read(other, training=True)
     assert not torch.equal(layer(x), first)
+
+
+def test_a_rows_dropout_is_the_same_wherever_it_stands_and_however_it_is_filled_up(setting: Setting) -> None:
+    for adapter in setting.bank.adapters:
+        object.__setattr__(adapter, "dropout", 0.5)
+    x, filling = (torch.randn(1, 7, INNER, dtype=setting.bank.dtype) for _ in range(2))
+    layer = setting.layers["layers.0.v_proj"]
+    setting.bank.read((Run(2, 0, 7, ((4, 5), (3, 6))),), training=True)
+    first = layer(x)[0]
+    setting.bank.read((Run(2, 0, 14, ((6, 6), (8, 5))),), training=True)
+    turned = layer(torch.cat([x[:, 4:], filling[:, :3], x[:, :4], filling[:, 3:]], 1))[0]
+    torch.testing.assert_close(turned[:3], first[4:])
+    torch.testing.assert_close(turned[6:10], first[:4])
 
 
 def test_the_seeds_of_dropout_do_not_meet() -> None:

@@ -78,7 +78,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Part:
-    """What a pass holds of one job: a chunk, the slot of the job's adapter, and the seed of its dropout."""
+    """What a pass holds of one job: a chunk, the slot of the job's adapter, and the seed of the step's dropout."""
 
     chunk: Chunk
     slot: int
@@ -224,8 +224,9 @@ def pack(parts: Sequence[Part], device: torch.device, align: int = 1) -> Stream:
             weights.append(np.pad(dataset.weights[span], filler))
             coefficients.append(weights[-1] / part.chunk.weight)
             lengths.append(len(tokens[-1]))
-        stop = sum(lengths)
-        runs.append(Run(part.slot, start, stop, part.draw))
+        stop, rows = sum(lengths), part.chunk.rows
+        draws = tuple((n, part.draw + row) for n, row in zip(lengths[-len(rows) :], rows, strict=True))
+        runs.append(Run(part.slot, start, stop, draws))
         start = stop
     edges = np.concatenate([[0], np.cumsum(lengths)])
     stream, targets = np.concatenate(tokens).astype(np.int64), np.flatnonzero(np.concatenate(weights))

@@ -39,7 +39,7 @@ class Member:
 
     @property
     def part(self) -> Part:
-        return Part(self.chunk, self.job.slot, self.job.draw(self.chunk))
+        return Part(self.chunk, self.job.slot, self.job.draw)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from worker.engine import batches, export, lora, resume
 from worker.engine.base_model import Base
-from worker.engine.batches import Batch, Chunk, Dataset
+from worker.engine.batches import Batch, Dataset
 from worker.engine.lora import Adapter, allocate
 from worker.engine.memory import STATE_BYTES, free_bytes
 from worker.engine.optimizer import adamw
@@ -113,9 +113,10 @@ class Job:
             training=training,
         )
 
-    def draw(self, chunk: Chunk) -> int:
-        """The seed of a chunk's dropout: the same for the same job, step and chunk."""
-        key = f"{self.spec.seed} {self.progress.step} {chunk.number}".encode()
+    @property
+    def draw(self) -> int:
+        """The seed of the coming step's dropout; each row adds its number."""
+        key = f"{self.spec.seed} {self.progress.step}".encode()
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
     def resume_state(self) -> resume.State:

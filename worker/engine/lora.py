@@ -19,14 +19,15 @@ NO_ADAPTER = -1
 class Run:
     """Tokens start..stop of the stream belong to `slot`; NO_ADAPTER runs on the bare base.
 
-    `draw` seeds the dropout of these tokens: it is a function of the job, the step and the chunk, so that a pass that
-    is done again (after a crash, out of memory, or to save activations) drops the same.
+    `draws` are each row's tokens and the seed of its dropout. This is a function of the job, the step and the row, so
+    that a pass drops the same however the rows are arranged: in company, in lanes, and when it is done again (after a
+    crash, out of memory, or to save activations).
     """
 
     slot: int
     start: int
     stop: int
-    draw: int = 0
+    draws: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 def mask_seed(draw: int, number: int) -> int:
-    """The seed of one linear's dropout in one run: neighbours in either argument are far apart (splitmix64)."""
+    """The seed of one linear's dropout in one row: neighbours in either argument are far apart (splitmix64)."""
     mixed = (draw + (number + 1) * 0x9E3779B97F4A7C15) & (2**64 - 1)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = ((mixed ^ (mixed >> shift)) * factor) & (2**64 - 1)
@@ -83,7 +83,9 @@ class Siblings(nn.Module):
         keep = 1 - adapter.dropout
         mask = torch.empty((run.stop - run.start, x.shape[-1]), device=x.device, dtype=x.dtype)
         noise = adapter.drafts[self.bank.reading.lane].noise
-        return mask.bernoulli_(keep, generator=noise.manual_seed(mask_seed(run.draw, self.number))).div_(keep)
+        for rows, (_, draw) in zip(mask.split([tokens for tokens, _ in run.draws]), run.draws, strict=True):
+            rows.bernoulli_(keep, generator=noise.manual_seed(mask_seed(draw, self.number)))
+        return mask.div_(keep)
 
 
 class _Term(NamedTuple):
