@@ -6,17 +6,16 @@ of 1,024 products, where a pass has 30 of each length of its stream.
 """
 
 import ctypes
-import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _MOST = 2**31 - 1
 _LIBRARY = ctypes.CDLL(None)
-_PRODUCTS = 4096
+_PRODUCTS = b"4096"
 
 
 def settle() -> None:
     """From now on freed memory stays with this process (with glibc), and so does the code of products."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRODUCTS))
+    _LIBRARY.setenv(b"ONEDNN_PRIMITIVE_CACHE_CAPACITY", _PRODUCTS, 0)  # 0: unless the operator has set it
     if hasattr(_LIBRARY, "mallopt"):
         _LIBRARY.mallopt(_MMAP_THRESHOLD, _MOST)
         _LIBRARY.mallopt(_TRIM_THRESHOLD, _MOST)
