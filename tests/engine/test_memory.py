@@ -1,6 +1,7 @@
 """What passes cost, how many tokens they may therefore have, and what gives when memory runs out all the same."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def test_everybody_in_the_pass_begins_the_step_again(
 
 def test_then_activations_are_computed_twice(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base.memory = Memory(60)
-    base_model.checkpointing.wrap(base.decoder.layers, lambda: base.memory.checkpointing)  # type: ignore[arg-type]
+    base_model.checkpointing.wrap(base.decoder.layers, base.bank, lambda: base.memory.checkpointing)  # type: ignore[arg-type]
     starving(0, monkeypatch, checkpointed=1000)
     reports = tiny.train(base, tiny.admitted(base, data(tmp_path), tmp_path / "out", batch_size=6))
     assert [("computed twice" in notice["message"]) for notice in reports.of("notice")] == [False, False, True]
@@ -185,6 +186,28 @@ def test_computing_activations_twice_gives_the_same_bytes(family: str, tmp_path:
         tiny.train(loaded, trained)
         found.append(trained.adapter.master)
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_way_back_may_be_another_threads(checkpointing: bool, tmp_path: Path) -> None:
+    """Autograd has its own for a GPU; layers that are computed again there need the pass's adapters and dropout."""
+    path = tiny.save_model(tmp_path / "base")
+    loaded = base_model.load(path, key="a", name="a", dtype="float32", device="cpu", linears=tiny.SPLIT, slots=1)
+    loaded.memory._level = LEVELS.index((0.25, True)) if checkpointing else 0
+    adapter = lora.allocate(loaded.bank, rank=4, alpha=8.0, dropout=0.3, targets=tiny.SPLIT, seed=0)
+    loaded.bank.adapters[0] = adapter
+    gradients = []
+    for elsewhere in (False, True):
+        adapter.drafts[0].gradient.zero_()
+        _, found = passes.forward(loaded, [warm.part([20, 30])])
+        if elsewhere:
+            with ThreadPoolExecutor(1) as other:
+                other.submit(found.total.backward).result()
+        else:
+            found.total.backward()
+        gradients.append(adapter.drafts[0].gradient.clone())
+    assert gradients[0].abs().sum() > 0
+    assert torch.equal(*gradients)
 
 
 def test_a_job_for_which_there_is_no_room_is_refused(

@@ -91,7 +91,7 @@ class Base:
         return self.asked_threads or (1 if self.parameters < SMALL_BASE else CORES)
 
     def threads_for(self, tokens: int, lanes: int) -> int:
-        """The threads that run each lane of a pass, with so many tokens in it."""
+        """The threads that run each lane of a pass of so many tokens."""
         several = self.asked_threads or (1 if self.parameters * tokens < LARGE_PASS else CORES)
         return max(1, several // lanes)
 
@@ -138,7 +138,7 @@ def load(
     _wrap(model, linears, bank)
     norms.replace(model)
     memory = Memory(TOKEN_LIMIT[where.type])
-    checkpointing.wrap(model.get_decoder().layers, lambda: memory.checkpointing)
+    checkpointing.wrap(model.get_decoder().layers, bank, lambda: memory.checkpointing)
     return Base(
         key=key,
         name=name,

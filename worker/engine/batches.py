@@ -210,8 +210,7 @@ def pack(parts: Sequence[Part], device: torch.device, align: int = 1) -> Stream:
     Each row is filled up to a multiple of `align` tokens: causal attention never looks ahead, so its own do not see it.
     The last is filled until the stream is a multiple of twice as many: half the lengths of streams for 1 % of filling.
     """
-    tokens, weights, coefficients, runs, start = [], [], [], [], 0
-    lengths: list[int] = []
+    tokens, weights, lengths, coefficients, runs, start, stop = [], [], [], [], [], 0, 0
     to_come = sum(len(part.chunk.rows) for part in parts)
     for part in parts:
         dataset = part.chunk.dataset
@@ -219,12 +218,13 @@ def pack(parts: Sequence[Part], device: torch.device, align: int = 1) -> Stream:
             span = slice(int(dataset.offsets[row]), int(dataset.offsets[row + 1]))
             to_come -= 1
             multiple = align if to_come or align == 1 else 2 * align
-            filler = (0, (span.start - span.stop - sum(lengths)) % multiple)
+            filler = (0, (span.start - span.stop - stop) % multiple)
             tokens.append(np.pad(dataset.tokens[span], filler))
             weights.append(np.pad(dataset.weights[span], filler))
             coefficients.append(weights[-1] / part.chunk.weight)
             lengths.append(len(tokens[-1]))
-        stop, rows = sum(lengths), part.chunk.rows
+            stop += lengths[-1]
+        rows = part.chunk.rows
         draws = tuple((n, part.draw + row) for n, row in zip(lengths[-len(rows) :], rows, strict=True))
         runs.append(Run(part.slot, start, stop, draws))
         start = stop

@@ -60,7 +60,6 @@ class Crew:
     """The threads of the lanes; the caller's own runs the first."""
 
     def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
         self._others = ThreadPoolExecutor(max(1, lanes - 1), thread_name_prefix="lane")
 
     def run(self, tasks: Sequence[Callable[[], T]], threads: int) -> list[T]:

@@ -7,12 +7,15 @@ pass is whole.
 
 import math
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 
 NO_ADAPTER = -1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,20 @@ class LoraBank:
         assert not training or len(set(slots)) == len(slots), "a slot's gradient would be that of its last run"
         self.reading.lane, self.reading.runs, self.reading.training = lane, runs, training
         self.reading.ahead.clear()  # of a pass that broke off
+
+    def carried(self, forward: Callable[..., T]) -> Callable[..., T]:
+        """The function, so that it reads what this thread reads now, whichever thread calls it and when.
+
+        Autograd has threads of its own for the way back on a GPU.
+        """
+        reading = self.reading
+        lane, runs, training = reading.lane, reading.runs, reading.training
+
+        def call(*arguments: Any, **named: Any) -> T:
+            self.read(runs, training=training, lane=lane)
+            return forward(*arguments, **named)
+
+        return call
 
 
 def allocate(bank: LoraBank, *, rank: int, alpha: float, dropout: float, targets: list[str], seed: int) -> Adapter:

@@ -28,7 +28,8 @@ def run(base: Base, parts: list[Part], threads: int | None = None) -> list[torch
     for lane, (mine, found) in enumerate(zip(dealt, base.crew.run(tasks, threads), strict=True)):
         for part, outcome in zip(mine, found, strict=True):
             outcomes[part.slot] += outcome
-            _collect(base, part, lane)
+            if part.chunk.training:
+                _collect(base, part, lane)
     return list(outcomes.values())
 
 
@@ -45,8 +46,8 @@ def _lane(base: Base, parts: list[Part], lane: int) -> list[torch.Tensor]:
 def _collect(base: Base, part: Part, lane: int) -> None:
     """The pass is whole: its gradients count."""
     adapter = base.bank.adapters[part.slot]
-    if part.chunk.training and adapter is not None:
-        adapter.collect(lane)
+    assert adapter is not None
+    adapter.collect(lane)
 
 
 def forward(base: Base, parts: list[Part], lane: int = 0) -> tuple[Stream, Losses]:
