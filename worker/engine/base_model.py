@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from worker.engine import attention, checkpointing, norms
+from worker.engine import attention, checkpointing, norms, rotary
 from worker.engine.batches import Stream
 from worker.engine.lanes import LANES, Crew
 from worker.engine.lora import LoraBank
@@ -137,6 +137,7 @@ def load(
     bank = LoraBank([None] * slots, where, kind, lanes)
     _wrap(model, linears, bank)
     norms.replace(model)
+    rotary.replace(model)
     memory = Memory(TOKEN_LIMIT[where.type])
     checkpointing.wrap(model.get_decoder().layers, bank, lambda: memory.checkpointing)
     return Base(
