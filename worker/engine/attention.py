@@ -55,7 +55,7 @@ def packed_attention(
     `sliding_window` W lets a token see itself and the W - 1 before it.
     """
     window = sliding_window if sliding_window is not None and sliding_window < segments.longest else None
-    if query.is_cuda and softcap is None and query.dtype in {torch.bfloat16, torch.float16}:
+    if query.device.type != "cpu" and softcap is None and query.dtype in {torch.bfloat16, torch.float16}:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         return _varlen(q, k, v, segments, scaling, window)[None], None
     out = _Blocked.apply(query[0], key[0], value[0], segments, scaling, window, softcap)

@@ -22,7 +22,7 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (…, width) → its rows at a root mean square of 1, times the weight."""
-        if x.is_cuda:
+        if x.device.type != "cpu":
             return kernel(x, self.weight, self.epsilon)
         out = _Normalised.apply(x, self.weight, self.epsilon)
         assert isinstance(out, torch.Tensor)
