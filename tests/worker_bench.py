@@ -116,7 +116,7 @@ def bench(scratch_database: sa.Engine, tmp_path: Path) -> Iterator[Bench]:
         scratch_dir=tmp_path / "scratch",
         models_dir=tmp_path / "models",
         heartbeat_seconds=0.2,
-        lease_seconds=3.0,
+        lease_seconds=30.0,
         sweep_seconds=0.3,
         poll_seconds=0.1,
         drain_seconds=60,

@@ -1,7 +1,6 @@
 """The engine as the worker sees it: a child process, three pipes, and directories."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,7 @@ def test_a_killed_engine_costs_nothing_after_a_resume(places: tuple[Path, Path],
 
 def test_a_released_job_goes_on_where_it_was(places: tuple[Path, Path], tmp_path: Path) -> None:
     base, data = places
-    settings = tiny.spec(n_epochs=20)
+    settings = tiny.spec(n_epochs=60)
     with tiny.engine() as client:
         tiny.load_base(client, base, slots=1)
         tiny.admit(client, "ftjob", data, tmp_path / "first", spec=settings)
@@ -102,11 +101,11 @@ def test_a_save_answers_with_a_state_and_the_job_goes_on(places: tuple[Path, Pat
     base, data = places
     with tiny.engine() as client:
         tiny.load_base(client, base)
-        tiny.admit(client, "ftjob", data, tmp_path / "out", spec=tiny.spec(n_epochs=20))
+        tiny.admit(client, "ftjob", data, tmp_path / "out", spec=tiny.spec(n_epochs=60))
         client.until("step", "ftjob")
         saved = client.ask("save", job="ftjob")
         written = (Path(saved["resume"]) / "state.safetensors").stat().st_mtime_ns
-        assert client.until("finished", "ftjob")["step"] == 80
+        assert client.until("finished", "ftjob")["step"] == 240
     assert (Path(saved["resume"]) / "state.safetensors").stat().st_mtime_ns == written
 
 
@@ -133,8 +132,12 @@ def test_jobs_that_take_turns_give_the_adapters_of_each_alone(places: tuple[Path
             train(client, "a", data, tmp_path / "a", spec=first),
             train(client, "b", data, tmp_path / "b", spec=second),
         ]
-        tiny.admit(client, "c", data, tmp_path / "c", spec=first)
-        tiny.admit(client, "d", data, tmp_path / "d", spec=second)
+        # Both are asked for before either is admitted, so that neither is far ahead of the other.
+        for request in [
+            tiny.send_admit(client, "c", data, tmp_path / "c", spec=first),
+            tiny.send_admit(client, "d", data, tmp_path / "d", spec=second),
+        ]:
+            assert client.reply_to(request)["type"] == "admitted"
         for job in ("c", "d"):
             if not client.of("finished", job):
                 client.until("finished", job)
@@ -211,8 +214,6 @@ def test_the_end_of_the_lifeline_ends_a_busy_engine(places: tuple[Path, Path], t
         tiny.load_base(client, base)
         tiny.admit(client, "ftjob", data, tmp_path / "out", spec=tiny.spec(n_epochs=500))
         client.until("step", "ftjob")
-        ended = time.monotonic()
         os.close(client.lifeline)
-        client.process.wait(timeout=10)
-        assert time.monotonic() - ended < 1
+        assert client.process.wait(timeout=30) == 1  # what the watch on the lifeline ends it with
         client.lifeline = os.open(os.devnull, os.O_RDONLY)

@@ -269,6 +269,11 @@ def load_base(client: Client, directory: Path, **changes: Any) -> dict[str, Any]
 
 def admit(client: Client, job: str, dataset: Path, out: Path, **changes: Any) -> dict[str, Any]:
     """Admit a job; `spec`, `validation`, `resume` and `adapter` as wanted."""
+    return client.reply_to(send_admit(client, job, dataset, out, **changes))
+
+
+def send_admit(client: Client, job: str, dataset: Path, out: Path, **changes: Any) -> int:
+    """Ask for the same, and do not wait for the reply to this number."""
     optional = {name: str(changes[name]) if changes.get(name) else None for name in ("validation", "resume", "adapter")}
     settings = changes.get("spec", spec())
-    return client.ask("admit", job=job, spec=settings, dataset=str(dataset), out=str(out), **optional)
+    return client.send("admit", job=job, spec=settings, dataset=str(dataset), out=str(out), **optional)

@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture(scope="session")
 def sandbox() -> Sandbox:
-    return Sandbox(Limits(seconds=10, memory=512 * MIB, disk=16 * MIB))
+    return Sandbox(Limits(seconds=60, memory=512 * MIB, disk=16 * MIB))
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def grading(live: Live, judge: Judge) -> Iterator[Live]:
     before = live.app.state.graders
     settings = Settings(
         python_graders=True,
-        python_grader_seconds=10,
+        python_grader_seconds=60,
         grader_base_url=judge.url,  # type: ignore[arg-type]
         grader_api_key="sk-operator-key",  # type: ignore[arg-type]
         grader_models={"gpt-4o-mini": "judge-7b", "judge-7b": "judge-7b"},

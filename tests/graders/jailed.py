@@ -20,7 +20,7 @@ def grader(body: str) -> str:
     return "def grade(sample, item):\n" + textwrap.indent(textwrap.dedent(body).strip(), "    ")
 
 
-def run(sandbox: Sandbox, body: str, *, seconds: float = 10, item: dict[str, Any] | None = None) -> float:
+def run(sandbox: Sandbox, body: str, *, seconds: float = 60, item: dict[str, Any] | None = None) -> float:
     return sandbox.grade(grader(body), sample=SAMPLE, item=item or {}, seconds=seconds)
 
 
@@ -45,7 +45,7 @@ def _descendants(children: dict[int, list[int]], pid: int, *, jail: bool) -> Ite
     for child in children.get(pid, []):
         try:
             started = jail or b"jail.py" in Path(f"/proc/{child}/cmdline").read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
         if started:
             yield child

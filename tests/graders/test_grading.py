@@ -1,5 +1,6 @@
 """From a grader and an observation to a reward: the core that needs no HTTP."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ ITEM = {"answer": "Paris", "nested": {"list": [1, 2]}, "big": "x" * 200_000}
 @pytest.fixture
 def means(judge: Judge) -> Iterator[Means]:
     endpoint = Endpoint(judge.url, None, {"m": "judge-7b", "n": "other"}, 20, sleep=lambda _: None)
-    yield Means(60, Sandbox(Limits(seconds=10)), endpoint)
+    yield Means(60, Sandbox(Limits(seconds=60)), endpoint)
     endpoint.close()
 
 
@@ -127,11 +128,9 @@ def grade(sample, item):
 def test_python_that_takes_too_long(judge: Judge) -> None:
     slow = Means(0.5, Sandbox(Limits(seconds=10)))
     found = grade({"type": "python", "source": "while True: pass"}, means=slow)
-    assert found.errors == {
-        "python_grader_runtime_error": True,
-        "python_grader_runtime_error_details": "The grader did not finish within 0.5 s.",
-        "unresponsive_reward_error": True,
-    }
+    details = found.errors.pop("python_grader_runtime_error_details")
+    assert re.fullmatch(r"The grader did not finish within 0\.\d+ s\.", str(details))  # what was left of half a second
+    assert found.errors == {"python_grader_runtime_error": True, "unresponsive_reward_error": True}
 
 
 def test_a_sandbox_that_cannot_work_is_the_servers_fault() -> None:

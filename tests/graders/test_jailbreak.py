@@ -31,7 +31,7 @@ def test_no_network_even_past_the_filter() -> None:
         except OSError as error:
             return float(error.errno)
     """
-    sandbox = Sandbox(Limits(seconds=10))
+    sandbox = Sandbox(Limits(seconds=60))
     sandbox._plan["filter"] = bytes([6, 0, 0, 0, 0, 0, 0xFF, 0x7F]).hex()  # "allow", as the only instruction
     assert run(sandbox, body) == 101  # ENETUNREACH
 
@@ -43,7 +43,7 @@ def test_no_other_process(sandbox: Sandbox) -> None:
 
 
 def test_a_fork_bomb_where_a_few_processes_are_allowed() -> None:
-    sandbox = Sandbox(Limits(seconds=10, memory=512 * MIB, processes=8))
+    sandbox = Sandbox(Limits(seconds=60, memory=512 * MIB, processes=8))
     body = """
         import os, time
         children = 0

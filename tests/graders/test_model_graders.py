@@ -1,5 +1,6 @@
 """Score and label models: what the endpoint is asked, and what its answers are worth."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -282,8 +283,9 @@ def test_an_endpoint_that_takes_its_time(*, drip: bool) -> None:
             with connection:
                 if drip:
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-                while not gone.wait(0.05):
-                    connection.sendall(b" " if drip else b"")
+                with contextlib.suppress(OSError):  # it may be closed before `gone` is set
+                    while not gone.wait(0.05):
+                        connection.sendall(b" " if drip else b"")
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -43,7 +43,7 @@ def test_annotations_are_found_where_libraries_look_for_them(sandbox: Sandbox) -
         def grade(sample: dict[str, Any], item: dict) -> float:
             return Answer(parts=[{"weight": 0.5}]).parts[0].weight
     """
-    assert sandbox.grade(textwrap.dedent(source), sample=SAMPLE, item={}, seconds=10) == 0.5
+    assert sandbox.grade(textwrap.dedent(source), sample=SAMPLE, item={}, seconds=60) == 0.5
 
 
 def test_the_guides_own_example(sandbox: Sandbox) -> None:
@@ -57,7 +57,7 @@ def test_the_guides_own_example(sandbox: Sandbox) -> None:
             return fuzz.WRatio(output_text, reference_answer, processor=utils.default_process) / 100.0
     """
     item = {"reference_answer": "fuzzy wuzzy had no hair"}
-    reward = sandbox.grade(textwrap.dedent(source), sample=SAMPLE, item=item, seconds=10)
+    reward = sandbox.grade(textwrap.dedent(source), sample=SAMPLE, item=item, seconds=60)
     assert reward == pytest.approx(0.755556, abs=1e-6)
 
 
@@ -122,14 +122,17 @@ def test_code_that_fails(sandbox: Sandbox, body: str, details: str) -> None:
         ("x = '\0'", "source code string cannot contain null bytes"),
         ("(" * 5000 + ")" * 5000, "too many nested parentheses"),
         ("-" * 200_000 + "1", "Error"),
-        ("while True: pass", "did not finish within 2 s"),
     ],
 )
-def test_sources_that_cannot_work(source: str, details: str) -> None:
-    sandbox = Sandbox(Limits(seconds=2, memory=512 * MIB))
+def test_sources_that_cannot_work(sandbox: Sandbox, source: str, details: str) -> None:
     with pytest.raises(PythonRuntimeFault) as raised:
         sandbox.check(source)
     assert details in str(raised.value)
+
+
+def test_a_source_that_never_ends() -> None:
+    with pytest.raises(PythonRuntimeFault, match="did not finish within 2 s"):
+        Sandbox(Limits(seconds=2, memory=512 * MIB)).check("while True: pass")
 
 
 def test_a_source_that_works(sandbox: Sandbox) -> None:
@@ -168,7 +171,7 @@ def test_no_descriptor_leaks(sandbox: Sandbox) -> None:
     for body in ("return 1.0", "return 1 / 0", "import os; os._exit(1)"):
         with contextlib.suppress(PythonRuntimeFault):
             run(sandbox, body)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before  # another test's may close late
 
 
 OWNER = """
@@ -224,11 +227,11 @@ def test_it_isolates_for_an_ordinary_user_too() -> None:
         import json, os, sys
         from app.graders.faults import PythonRuntimeFault
         from app.graders.sandbox import Limits, Sandbox
-        sandbox = Sandbox(Limits(seconds=10, memory=512 << 20, disk=16 << 20), sys.executable)
+        sandbox = Sandbox(Limits(seconds=60, memory=512 << 20, disk=16 << 20), sys.executable)
         sandbox.check_machine()
         def run(body):
             try:
-                return sandbox.grade("import os\\ndef grade(sample, item): " + body, sample={}, item={}, seconds=10)
+                return sandbox.grade("import os\\ndef grade(sample, item): " + body, sample={}, item={}, seconds=60)
             except PythonRuntimeFault as fault:
                 return str(fault)
         print(json.dumps([

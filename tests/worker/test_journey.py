@@ -178,7 +178,7 @@ def test_truncated_examples_are_told(bench: Bench) -> None:
 
 def test_an_engine_that_is_killed_costs_a_resume_and_nothing_else(bench: Bench) -> None:
     _, trainer = bench.start("cpu", "gpu")
-    job_id, undisturbed = (bench.create(lines(40), n_epochs=12, deterministic=True) for _ in range(2))
+    job_id, undisturbed = (bench.create(lines(40), n_epochs=30, deterministic=True) for _ in range(2))
     bench.wait(job_id, lambda job: job.resume_step > 4)
     os.kill(engine_pid(trainer), signal.SIGKILL)
     job = bench.wait(job_id, states.SUCCEEDED)
@@ -186,7 +186,7 @@ def test_an_engine_that_is_killed_costs_a_resume_and_nothing_else(bench: Bench) 
     assert any(message.startswith("Fine-tuning job resumed at step ") for message in messages)
     assert messages.count("Fine-tuning job started") == 1
     steps = [(event.data or {})["step"] for event in bench.events(job_id, "metrics")]
-    assert steps == list(range(1, 121))
+    assert steps == list(range(1, 301))
     assert adapter_sha256(bench, job) == adapter_sha256(bench, bench.wait(undisturbed, states.SUCCEEDED))
 
 
@@ -200,7 +200,7 @@ def adapter_sha256(bench: Bench, job: Job) -> str:
 def test_a_worker_that_stops_hands_its_job_back_and_another_goes_on(bench: Bench) -> None:
     bench.start("cpu")
     (first,) = bench.start("gpu")
-    job_id = bench.create(lines(40), n_epochs=12)
+    job_id = bench.create(lines(40), n_epochs=30)
     bench.wait(job_id, lambda job: job.furthest_step > 4)
     first.stop()
     bench.nodes.remove(first)
@@ -211,7 +211,7 @@ def test_a_worker_that_stops_hands_its_job_back_and_another_goes_on(bench: Bench
     bench.start("gpu")
     bench.wait(job_id, states.SUCCEEDED)
     steps = [(event.data or {})["step"] for event in bench.events(job_id, "metrics")]
-    assert steps == list(range(1, 121))
+    assert steps == list(range(1, 301))
 
 
 def test_a_cancelled_job_stops_and_publishes_nothing_more(bench: Bench) -> None:
@@ -258,7 +258,7 @@ def test_a_job_whose_tokens_the_month_does_not_have_fails_before_it_trains(bench
 
 def test_a_paused_job_goes_on_where_it_was(bench: Bench) -> None:
     bench.start("cpu", "gpu")
-    job_id = bench.create(lines(40), n_epochs=12)
+    job_id = bench.create(lines(40), n_epochs=30)
     bench.wait(job_id, lambda job: job.furthest_step > 2)
     with db.transaction() as session:
         assert jobs.pause(session, bench.caller.project_id, job_id).status == states.PAUSING
@@ -268,7 +268,7 @@ def test_a_paused_job_goes_on_where_it_was(bench: Bench) -> None:
         assert jobs.resume(session, bench.caller.project_id, job_id).status == states.QUEUED
     bench.wait(job_id, states.SUCCEEDED)
     steps = [(event.data or {})["step"] for event in bench.events(job_id, "metrics")]
-    assert steps == list(range(1, 121))
+    assert steps == list(range(1, 301))
 
 
 def test_scratch_is_clean_after_a_job(bench: Bench) -> None:
