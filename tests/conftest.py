@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -14,6 +15,10 @@ from app.embedded.postgres import Postgres
 from migrations import run as migrations
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("no clocks", deadline=None)
+hypothesis.settings.load_profile("no clocks")
 
 
 @pytest.fixture(scope="session")

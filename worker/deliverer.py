@@ -50,12 +50,18 @@ class Deliverer:
                 log.exception("webhooks.failed")
             self._bell.wait(self._settings.webhook_poll_seconds)
             self._bell.clear()
+        self._settle()  # also a lane that was claimed while `stop` was called
 
     def stop(self) -> None:
         """Take up nothing more; requests that are under way come to their end."""
         self._ended.set()
         self._bell.set()
-        for thread in list(self._running):
+        self._settle()
+
+    def _settle(self) -> None:
+        with self._lock:
+            running = list(self._running)
+        for thread in running:
             thread.join(self._lease)
 
     def look(self) -> None:
@@ -106,7 +112,7 @@ class Deliverer:
         thread = threading.Thread(target=self._serve, args=(lane,), name=f"webhook-{lane.endpoint_id}", daemon=True)
         with self._lock:
             self._running[thread] = lane
-        thread.start()
+            thread.start()
 
     def _serve(self, lane: Lane) -> None:
         try:

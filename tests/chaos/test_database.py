@@ -163,7 +163,8 @@ def test_F61_the_databases_disk_is_full(world: World, until_said: str) -> None:
     (job,) = world.queued(1, **LONG)
     client, stranger = Client(world), Client(world)
     file_id = world.add_file(lines(12))
-    world.spawn("gpu", **SLOWLY)
+    patient = {"lease_seconds": 10 * SLOW} if until_said == "database.away" else {}
+    world.spawn("gpu", **SLOWLY, **patient)
     until(lambda: world.job(job).furthest_step > 3)
     fill_disk(world, full=True)
     refused = client.post("/v1/fine_tuning/jobs", {"model": "tiny-chat", "training_file": file_id})

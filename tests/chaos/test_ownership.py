@@ -105,9 +105,9 @@ def test_F27_the_engine_hangs_while_the_heart_beats(world: World, monkeypatch: p
     (job,) = world.queued(1, n_epochs=4)
     once = world.folder / "hung"
     order = f'{{"action": "hang", "step": 5, "once": "{once}"}}'
-    world.spawn("gpu", step_budget_seconds=2 * SLOW, PASS_SECONDS=SLOW, **{FAULT: order})
+    world.spawn("gpu", step_budget_seconds=4 * SLOW, PASS_SECONDS=SLOW, **{FAULT: order})
     until(once.exists)
-    sweeper = world.settings.model_copy(update={"step_budget_seconds": 2 * SLOW})
+    sweeper = world.settings.model_copy(update={"step_budget_seconds": 4 * SLOW})
     until(lambda: sweeps.stalled_jobs(sweeper) or world.job(job).attempts.get("stalled"))
     world.check([job])
     assert world.job(job).attempts["stalled"] == 1
@@ -151,7 +151,7 @@ def test_F38_the_worker_is_killed_and_its_engine_lives(world: World) -> None:
 @pytest.mark.short
 def test_F39_the_engine_is_killed_and_its_worker_lives(world: World) -> None:
     (job,) = world.queued(1, **LONG)
-    worker = world.spawn("gpu", CUDA_FAKE_STEP_SECONDS=0.02)
+    worker = world.spawn("gpu", CUDA_FAKE_STEP_SECONDS=0.1)  # or the worker first stores what came before the kill
     training(world, job)
     (engine,) = descendants(worker.pid or 0)
     os.kill(engine, signal.SIGKILL)

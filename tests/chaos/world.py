@@ -38,7 +38,8 @@ ROLE = "processes"  # as whom they are in the database: their sessions can be to
 SLOW = float(os.environ.get("CHAOS_SLOW", "1"))  # how much slower than a quiet laptop this machine is
 CLOCKS = {"heartbeat_seconds": 0.3, "lease_seconds": 3.0 * SLOW, "sweep_seconds": 0.5, "poll_seconds": 0.2}
 OFTEN = {"resume_interval_seconds": 0.05}  # for short jobs whose states matter: one at nearly every step
-PICK_UP_SECONDS = 5.0 * SLOW  # from the death of a worker to the next claim of its job, at these clocks
+# From the death of a worker to the next claim of its job: the lease, and a process that starts.
+PICK_UP_SECONDS = 3.0 * SLOW + 2.0 * SLOW**2
 if os.environ.get("CHAOS_CLOCKS") == "default":
     CLOCKS = {name: Settings.model_fields[name].default for name in CLOCKS}
     PICK_UP_SECONDS = 60.0

@@ -282,10 +282,10 @@ def test_a_reply_that_nobody_reads(live: Live, monkeypatch: pytest.MonkeyPatch) 
         given_up.put(connection.client[1] if connection.client else 0)
 
     monkeypatch.setattr(Protocol, "connection_lost", noted)
-    monkeypatch.setattr("app.http.protocol.UNREAD_SECONDS", 0.2)
     size = 48 * 1024 * 1024
     path = f"/v1/files/{upload(live.http, b'x' * size, purpose='batch').json()['id']}/content"
-    with socket.socket() as lazy:
+    with monkeypatch.context() as impatient, socket.socket() as lazy:
+        impatient.setattr("app.http.protocol.UNREAD_SECONDS", 0.2)
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         lazy.settimeout(30)
         lazy.connect(("127.0.0.1", urlparse(live.url).port or 0))

@@ -18,7 +18,7 @@ SUCCEEDED: EventType = "fine_tuning.job.succeeded"
 
 
 def settings(**changes: Any) -> Settings:
-    quick = {"webhook_seconds": 2.0, "webhook_poll_seconds": 0.02}
+    quick = {"webhook_seconds": 20.0, "webhook_poll_seconds": 0.02}
     return Settings(secret_keys=KEYS, webhook_loopback_http=True, **(quick | changes))
 
 

@@ -110,7 +110,7 @@ def test_a_name_is_judged_at_each_attempt(project: str) -> None:
     announce(project)
     with delivering(egress):
         for failures in (1, 2, 3):
-            until(lambda failures=failures: endpoint(endpoint_id).failures == failures)  # type: ignore[misc]
+            until(lambda failures=failures: endpoint(endpoint_id).failures >= failures)  # type: ignore[misc]
             let_pass(endpoint_id, 3600)
     (delivery,) = deliveries(endpoint_id)
     errors = [one.error for one in attempts(delivery.id)]
@@ -154,7 +154,7 @@ def test_five_failures_and_then_success_is_one_delivery(project: str) -> None:
         announce(project)
         with delivering():
             for count in range(1, 6):
-                until(lambda count=count: endpoint(endpoint_id).failures == count)  # type: ignore[misc]
+                until(lambda count=count: endpoint(endpoint_id).failures >= count)  # type: ignore[misc]
                 let_pass(endpoint_id, 3600)
             until(all_delivered(endpoint_id))
     (delivery,) = deliveries(endpoint_id)
@@ -187,13 +187,13 @@ def test_dead_endpoints_delay_nobody(project: str) -> None:
         for _ in range(6):
             add_endpoint(project, dead.url)
         announce(project, 20)
-        with delivering(webhook_lanes=4):
+        with delivering(webhook_lanes=4, webhook_seconds=2.0):
             until(lambda: len(dead.requests) > 4)
             endpoint_id, _ = add_endpoint(other := add_project(), sound.url)
             announce(other, 50)
             until(all_delivered(endpoint_id))
             ended.set()
-    assert len(sound.requests) == 50
+    assert len({one.headers["webhook-id"] for one in sound.requests}) == 50
 
 
 def test_two_deliverers_send_each_letter_once(project: str) -> None:
