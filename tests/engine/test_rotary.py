@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.codegen.modeling_codegen import apply_rotary_pos_emb as of_one
 from transformers.models.cohere.modeling_cohere import apply_rotary_pos_emb as by_neighbours
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as by_halves
@@ -14,6 +15,7 @@ from tests.engine import tiny
 from worker.engine import base_model, rotary
 
 TOKENS, DIM = 7, 16
+OURS = partial(rotary.rotate, by_halves)
 
 
 def tables(dtype: torch.dtype, dim: int = DIM) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,7 +32,7 @@ def heads(count: int, dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_and_gradients_are_the_models(dtype: torch.dtype) -> None:
     q, k, table = heads(4, dtype), heads(2, dtype), tables(dtype)
-    found, expected = rotary.rotate(by_halves, q, k, *table), by_halves(q, k, *table)
+    found, expected = OURS(q, k, *table), by_halves(q, k, *table)
     back = [torch.randn(x.shape, dtype=dtype) for x in expected]
     gradients, wanted = (torch.autograd.grad(out, [q, k], back) for out in (found, expected))
     near = {"rtol": 2e-2, "atol": 4e-2} if dtype is torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
@@ -39,7 +41,7 @@ def test_outputs_and_gradients_are_the_models(dtype: torch.dtype) -> None:
 
 def test_results_lie_as_their_readers_want_them() -> None:
     q, k = heads(4, torch.float32), heads(2, torch.float32)
-    out, _ = rotary.rotate(by_halves, q, k, *tables(torch.float32))
+    out, _ = OURS(q, k, *tables(torch.float32))
     (gradient,) = torch.autograd.grad(out.sum(), q)
     assert out.is_contiguous()
     assert gradient.transpose(1, 2).is_contiguous()
@@ -53,10 +55,17 @@ def test_what_ours_does_not_cover_is_the_models_own(case: str) -> None:
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
+def test_heads_that_lie_otherwise_are_the_models_own() -> None:
+    q, k = (heads(count, torch.float32).transpose(1, 2) for count in (4, 2))
+    found, expected = (turn(q, k, *tables(torch.float32), unsqueeze_dim=2) for turn in (OURS, by_halves))
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
 def test_a_model_that_turns_neighbours_keeps_its_own() -> None:
     assert rotary._same(by_halves)
     assert rotary._same(in_part)
     assert not rotary._same(by_neighbours)
+    assert not rotary._same(of_one)
 
 
 @pytest.mark.parametrize("family", [*tiny.FAMILIES])

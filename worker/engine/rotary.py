@@ -30,14 +30,14 @@ def replace(model: nn.Module) -> None:
 
 
 def rotate(
-    theirs: Rotation, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    theirs: Rotation, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *more: Any, **named: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """q and k (1, heads, tokens, dim) turned by the angles of cos and sin (1, tokens, dim).
 
-    Where only a part of a head is turned, or the tables are of another dtype, `theirs` does it.
+    Where only a part of a head is turned, the tables are of another dtype, or more is asked for, `theirs` does it.
     """
-    if cos.shape[-1] != q.shape[-1] or cos.dtype != q.dtype:
-        return theirs(q, k, cos, sin)
+    if more or named or cos.shape[-1] != q.shape[-1] or cos.dtype != q.dtype:
+        return theirs(q, k, cos, sin, *more, **named)
     cos, sin = cos[:, None], sin[:, None]
     return _Turned.apply(q, cos, sin), _Turned.apply(k, cos, sin)
 
@@ -68,12 +68,15 @@ class _Turned(torch.autograd.Function):
 
 @cache
 def _same(theirs: Rotation) -> bool:
-    """Whether it computes what ours does: some turn neighbours instead of halves."""
+    """Whether it computes what ours does: some turn neighbours instead of halves, or take something else."""
     q, k = torch.linspace(-1, 1, 48).view(1, 2, 3, 8), torch.linspace(-2, 1, 24).view(1, 1, 3, 8)
     angles = torch.linspace(0, 5, 12).view(1, 3, 4).repeat(1, 1, 2)
     table = angles.cos(), angles.sin()
-    found, expected = rotate(theirs, q, k, *table), theirs(q, k, *table)
-    return all(a.shape == b.shape and torch.allclose(a, b) for a, b in zip(found, expected, strict=True))
+    try:
+        pairs = list(zip(rotate(theirs, q, k, *table), theirs(q, k, *table), strict=True))
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return all(a.shape == b.shape and torch.allclose(a, b) for a, b in pairs)
 
 
 def _with(function: Any, ours: Rotation) -> FunctionType:
