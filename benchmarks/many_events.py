@@ -57,7 +57,7 @@ class _Database:
 
     def __init__(self, server: Postgres, name: str, jobs_with_events: int) -> None:
         self._jobs = jobs_with_events
-        self._random = random.Random(1)  # noqa: S311
+        self._random = random.Random(1)  # noqa: S311 - the same rows each time
         admin = db.create_engine(server.database_url("postgres"))
         with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text(f"CREATE DATABASE {name}"))

@@ -3,6 +3,7 @@
 import gc
 import sys
 
+# Before anything imports transformers, hence the imports below it (E402).
 sys.modules["torch"] = None  # type: ignore[assignment]
 
 from app import db, logs, queue, tracing  # noqa: E402

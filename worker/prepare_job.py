@@ -91,7 +91,7 @@ class Preparer:
         except (StorageUnavailable, CorruptObject):
             return partial(sweeps.put_back, job, failures.STORAGE_UNAVAILABLE)
         except CatalogError as error:
-            log.error("base.not_as_pulled", extra={"base": job.base_key, "reason": str(error)})  # noqa: TRY400
+            log.error("base.not_as_pulled", extra={"base": job.base_key, "reason": str(error)})  # noqa: TRY400 - a known reason
             return self._without_base(job)
         except (InvalidDataset, QuotaExceeded, ObjectMissing, TemplateRefused, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in storage.FULL:

@@ -36,7 +36,7 @@ CHECK_SECONDS = 20.0  # an interpreter starts in well under one, also on a busy 
 END_SECONDS = 10.0  # what the kernel may take to end a namespace full of processes
 MAX_RESULT_BYTES = 64 * 1024
 # One thread for numerical libraries: more would not be allowed to start.
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"} | dict.fromkeys(  # noqa: S108
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"} | dict.fromkeys(  # noqa: S108 - its own
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
 OVERHEAD_PROCESSES = 2  # the keeper and the warden count as the prisoner's user's

@@ -130,7 +130,7 @@ def _tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
     words = {f"t{number}": number for number in range(min(vocabulary, 1000))}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="t3"))  # noqa: S106 - a token of text
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="t0", eos_token="t2")  # noqa: S106
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="t0", eos_token="t2")  # noqa: S106 - the same
 
 
 if __name__ == "__main__":

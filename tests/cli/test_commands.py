@@ -47,7 +47,7 @@ class CannedServer:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_POST = do_DELETE = do_GET  # noqa: N815
+            do_POST = do_DELETE = do_GET  # noqa: N815 - http.server's names
 
             def log_message(self, *_args: object) -> None:
                 return

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 class ProtocolError(Exception):
     """A line that is no command. `id` is the command's, or None where the line does not even tell that."""
 
-    def __init__(self, message: str, *, id: int | None = None) -> None:  # noqa: A002
+    def __init__(self, message: str, *, id: int | None = None) -> None:  # noqa: A002 - as on the wire
         super().__init__(message)
         self.id = id
 

@@ -80,7 +80,10 @@ def _same(theirs: Rotation) -> bool:
 
 
 def _with(function: Any, ours: Rotation) -> FunctionType:
-    """The function, with its own view of the file that it stands in: NAME means `ours` there."""
+    """The function, with its own view of the file that it stands in: NAME means `ours` there.
+
+    The file itself stays as it is, so that no other model of this process is changed.
+    """
     copy = FunctionType(
         function.__code__,
         {**function.__globals__, NAME: ours},
